@@ -1,0 +1,378 @@
+/* Functions of one T, branch-free, so that a `#pragma omp simd` loop that calls them becomes packed code on every ISA.
+ *
+ * A. No libm, no tables, no integers wider than T; all selections are ?: on computed values.
+ * B. exp cuts x = n ln2 + r, |r| <= 0.35, and the logarithms x = 2^e (1 + f), -0.293 <= f <= 0.414. Both keep what rounding drops (r's or the
+ *    sum's low part) where a caller needs it: that is what holds softplus and sigmoid, two functions deep, near 1 ulp.
+ * C. The sums (a - h) + f recover the rounding error of h = a + f exactly for |a| >= |f| or a = 0 (Dekker). Products in them are exact
+ *    (T_LN2_HI is short, scales are powers of two), so contraction to FMA changes nothing there.
+ * D. NaN in gives NaN out. Subnormal results and arguments are right unless the caller has set FTZ or DAZ. */
+
+/* ---- exp ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* exp(r) - 1 - r for |r| <= 0.3467: r^2 E(r), E minimax with weight r^2 + 0.003; approximation error below 2^-28 (float), 2^-57 of exp(r). */
+static inline T NAME(lf_exp_tail)(T r)
+{
+#ifdef LF_T_FLOAT
+    T e = 0x1.6d65c4p-10f;
+    e = e * r + 0x1.12375p-7f;
+    e = e * r + 0x1.5554d2p-5f;
+    e = e * r + 0x1.555496p-3f;
+    e = e * r + 0.5f;
+#else
+    T e = 0x1.af6d81d57046bp-26;
+    e = e * r + 0x1.28acd36980079p-22;
+    e = e * r + 0x1.71ddefaecb375p-19;
+    e = e * r + 0x1.a0199ab6b07dbp-16;
+    e = e * r + 0x1.a01a01b379420p-13;
+    e = e * r + 0x1.6c16c183e397cp-10;
+    e = e * r + 0x1.111111110ecf8p-7;
+    e = e * r + 0x1.5555555550a40p-5;
+    e = e * r + 0x1.555555555555bp-3;
+    e = e * r + 0x1.0000000000009p-1;
+#endif
+    return r * r * e;
+}
+
+#ifdef LF_T_FLOAT
+#define EXP_HI 89.0f          /* exp overflows from 88.73 on */
+#define EXP_LO -104.0f        /* exp rounds to 0 below -103.98 */
+#define EXP_NORMAL -87.3365f  /* exp is a normal number from -87.33654 on */
+#else
+#define EXP_HI 710.0
+#define EXP_LO -746.0
+#define EXP_NORMAL -708.396
+#endif
+
+/* x = n ln2 + r + rlo, for EXP_LO <= x <= EXP_HI; k holds n + 2 T_BIAS in its low bits. */
+typedef struct { T n, r, rlo; U k; } NAME(LfReduced);
+
+static inline NAME(LfReduced) NAME(lf_reduce)(T x)
+{
+    const T magic = T_MAGIC + 2 * T_BIAS;     /* so that halves of k are biased exponents */
+    T s = x * T_LOG2E + magic;
+    T n = s - magic;
+    T a = x - n * T_LN2_HI;                   /* exact: the product is, and cancels x to a few bits */
+    T b = n * T_LN2_LO;
+    T r = a - b;
+    return (NAME(LfReduced)){ .n = n, .r = r, .rlo = (a - r) - b, .k = BITS(s) };
+}
+
+/* y 2^n in two steps, each by a normal power of two: one rounding, also where the result is subnormal; overflows to inf. */
+static inline T NAME(lf_scale)(T y, U k)
+{
+    U h = k >> 1;
+    return y * REAL(h << T_MANT) * REAL((k - h) << T_MANT);
+}
+
+/* exp(x), all reals. */
+static inline T NAME(lf_exp)(T x)
+{
+    x = x > EXP_HI ? EXP_HI : x;
+    x = x < EXP_LO ? EXP_LO : x;
+    NAME(LfReduced) d = NAME(lf_reduce)(x);
+    return NAME(lf_scale)(R(1.0) + (d.r + NAME(lf_exp_tail)(d.r)), d.k);
+}
+
+/* exp(x) for x <= 0, cheaper: 0 below EXP_NORMAL, where exp(x) would be subnormal; no operation underflows on the way. */
+static inline T NAME(lf_exp_neg)(T x)
+{
+    const T magic = T_MAGIC + T_BIAS;
+    T c = x < EXP_NORMAL ? EXP_NORMAL : x;
+    T s = c * T_LOG2E + magic;
+    T n = s - magic;
+    T r = (c - n * T_LN2_HI) - n * T_LN2_LO;
+    T y = R(1.0) + (r + NAME(lf_exp_tail)(r));
+    y *= REAL(BITS(s) << T_MANT);             /* 1 <= n + T_BIAS <= T_BIAS */
+    return x < EXP_NORMAL ? 0 : y;
+}
+
+/* exp(-a) for a >= 0 as hi + lo, hi within an ulp, the sum to some 1.3 times T's precision. */
+typedef struct { T hi, lo; } NAME(LfPair);
+
+static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
+{
+    T x = -a;
+    x = x < EXP_LO ? EXP_LO : x;
+    NAME(LfReduced) d = NAME(lf_reduce)(x);
+    T p = d.r + (d.rlo + NAME(lf_exp_tail)(d.r));
+    T y = R(1.0) + p;
+    return (NAME(LfPair)){ NAME(lf_scale)(y, d.k), NAME(lf_scale)((R(1.0) - y) + p, d.k) };
+}
+
+/* exp(x) - 1, all reals; relative accuracy near 0.
+ * 2^n (1 + p) - 1 = 2 (s p + (s - 1/2)) with s = 2^(n-1), which does not overflow for n = 128; r, the large part of p, goes in first. */
+static inline T NAME(lf_expm1)(T x)
+{
+    T c = x > EXP_HI ? EXP_HI : x;
+    c = c < -R(2.0) * T_MANT ? -R(2.0) * T_MANT : c;       /* -1 from there on */
+    NAME(LfReduced) d = NAME(lf_reduce)(c);
+    T s = REAL((d.k - T_BIAS - 1) << T_MANT);
+    T a = s - R(0.5), b = s * d.r, h = a + b;
+    T y = h + (((a - h) + b) + s * (d.rlo + NAME(lf_exp_tail)(d.r)));
+    return ABS(x) < T_EPS / 4 ? x : y + y;                 /* s r may lose bits of a subnormal x */
+}
+
+/* ---- log ---------------------------------------------------------------------------------------------------------------------------- */
+
+#ifdef LF_T_FLOAT
+#define SQRT_HALF 0x3f3504f3u
+#else
+#define SQRT_HALF 0x3fe6a09e667f3bcdu
+#endif
+#define MANT_MASK (((U)1 << T_MANT) - 1)
+
+/* log(1 + f) - f for SQRT_HALF - 1 <= f <= 2 SQRT_HALF - 1.
+ * float:  f^2 (f P(f) - 1/2), P minimax; approximation error below 2^-29.6 of f.
+ * double: s (f^2/2 + S(s^2)) - f^2/2 with s = f / (2 + f), since log(1 + f) = 2 atanh(s); S below 2^-58 of s. */
+static inline T NAME(lf_log_tail)(T f)
+{
+#ifdef LF_T_FLOAT
+    T p = 0x1.18fccp-4f;
+    p = p * f + -0x1.e0cbb6p-4f;
+    p = p * f + 0x1.e61a5p-4f;
+    p = p * f + -0x1.fb987ep-4f;
+    p = p * f + 0x1.233e12p-3f;
+    p = p * f + -0x1.5560fp-3f;
+    p = p * f + 0x1.99a47ep-3f;
+    p = p * f + -0x1.fffff4p-3f;
+    p = p * f + 0x1.555548p-2f;
+    return f * f * (f * p - 0.5f);
+#else
+    T s = f / (2.0 + f), z = s * s, h = 0.5 * f * f;
+    T p = 0x1.2f02c39de78a3p-3;
+    p = p * z + 0x1.39a1f5c293e50p-3;
+    p = p * z + 0x1.74663d3a30b8fp-3;
+    p = p * z + 0x1.c71c520bc3938p-3;
+    p = p * z + 0x1.24924941fb614p-2;
+    p = p * z + 0x1.999999997fb7cp-2;
+    p = p * z + 0x1.5555555555593p-1;
+    return s * (h + z * p) - h;
+#endif
+}
+
+/* e ln2 + log(1 + f + flo) */
+static inline T NAME(lf_log_sum)(T e, T f, T flo)
+{
+    T a = e * T_LN2_HI, h = a + f;
+    return h + (((a - h) + f) + (e * T_LN2_LO + (NAME(lf_log_tail)(f) + flo)));
+}
+
+/* Exponent and mantissa fields of u > 0, normal, in [SQRT_HALF, 2 SQRT_HALF) 2^e: upper bits e + T_BIAS. */
+static inline U NAME(lf_split)(T u)
+{
+    return BITS(u) + (((U)T_BIAS << T_MANT) - SQRT_HALF);
+}
+
+static inline T NAME(lf_exponent)(U split)     /* e + T_BIAS, an integer below 2^T_MANT, through the mantissa of 2^T_MANT */
+{
+    const T one = (T)((U)1 << T_MANT);
+    return REAL((split >> T_MANT) | BITS(one)) - one;
+}
+
+/* log(x): -inf at 0, NaN below. */
+static inline T NAME(lf_log)(T x)
+{
+    T u = x < T_MIN ? x * ((U)1 << T_MANT) : x;
+    T bias = x < T_MIN ? (T)(T_BIAS + T_MANT) : (T)T_BIAS;
+    U b = NAME(lf_split)(u);
+    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - bias, REAL((b & MANT_MASK) + SQRT_HALF) - R(1.0), 0);
+    y = x < T_INF ? y : x;
+    return x > 0 ? y : x == 0 ? -T_INF : T_NAN;
+}
+
+/* log(1 + x): -inf at -1, NaN below; relative accuracy near 0 (but +0 for -0).
+ * e is that of u = fl(1 + x); f = 2^-e x + (2^-e - 1) comes out exact: the terms cancel to within a factor 2 (Sterbenz), or e = 0. */
+static inline T NAME(lf_log1p)(T x)
+{
+    U b = NAME(lf_split)(R(1.0) + x), e = b & ~MANT_MASK;
+    T v = REAL(BITS(x) - e + ((U)T_BIAS << T_MANT));       /* 2^-e x; e = 0 where x is small enough to be subnormal */
+    T t = REAL(((U)(2 * T_BIAS) << T_MANT) - e);           /* 2^-e */
+    t = x > 4 / T_EPS ? 0 : t;                             /* lost against 1, and not a normal number for the largest x */
+    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - T_BIAS, v + (t - R(1.0)), 0);
+    y = x < T_INF ? y : x;
+    return x > -1 ? y : x == -1 ? -T_INF : T_NAN;
+}
+
+/* log(1 + t) for a pair 0 <= t <= 1: above sqrt2 - 1 it is ln2 + log(1 + (t - 1)/2), t - 1 being exact. */
+static inline T NAME(lf_log1p_pair)(NAME(LfPair) t)
+{
+    T big = t.hi > R(0.4140625) ? R(1.0) : 0;
+    T f = big > 0 ? R(0.5) * t.hi - R(0.5) : t.hi;
+    T flo = big > 0 ? R(0.5) * t.lo : t.lo;
+    return NAME(lf_log_sum)(big, f, flo);
+}
+
+/* ---- compositions of exp and log ---------------------------------------------------------------------------------------------------- */
+
+/* log(1 + exp(-a)) for a >= 0 */
+static inline T NAME(lf_log1pexpneg)(T a)
+{
+    return NAME(lf_log1p_pair)(NAME(lf_exp_pair)(a));
+}
+
+/* log(1 + exp(x)), all reals; relative accuracy for very negative x, where it is exp(x). */
+static inline T NAME(lf_softplus)(T x)
+{
+    return (x > 0 ? x : 0) + NAME(lf_log1pexpneg)(ABS(x));
+}
+
+/* log(1 / (1 + exp(-x))), all reals */
+static inline T NAME(lf_logsigmoid)(T x)
+{
+    return -NAME(lf_softplus)(-x);
+}
+
+/* 1 / (1 + exp(-x)), all reals: t / (1 + t) for x < 0 and 1 / (1 + t) else, with t = exp(-|x|).
+ * d + dlo = 1 + t, n + nlo the numerator; the quotient q of the large parts is corrected to first order by (nlo - q dlo) / d. */
+static inline T NAME(lf_sigmoid)(T x)
+{
+    NAME(LfPair) t = NAME(lf_exp_pair)(ABS(x));
+    T d = R(1.0) + t.hi, dlo = (R(1.0) - d) + t.hi + t.lo;
+    T n = x < 0 ? t.hi : R(1.0), nlo = x < 0 ? t.lo : 0;
+    T q = n / d;
+    T inv = x < 0 ? R(1.0) - q : q;                        /* 1 / d, nearly */
+    return q + (nlo - q * dlo) * inv;
+}
+
+static inline T NAME(lf_sqrt)(T x)
+{
+    return SQRT(x);
+}
+
+/* ---- pow ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* a b = p + the result, exactly (p = fl(a b); Dekker's split where there is no FMA: |a|, |b| below T_MAX / 2^(T_MANT/2 + 1)). */
+static inline T NAME(lf_product_error)(T a, T b, T p)
+{
+#if defined __FMA__ || defined __ARM_FEATURE_FMA
+#ifdef LF_T_FLOAT
+    return __builtin_fmaf(a, b, -p);
+#else
+    return __builtin_fma(a, b, -p);
+#endif
+#else
+    const T split = (T)((U)1 << (T_MANT / 2 + 1)) + R(1.0);
+    T ca = split * a, cb = split * b;
+    T ah = ca - (ca - a), bh = cb - (cb - b), al = a - ah, bl = b - bh;
+    return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+#endif
+}
+
+/* log(x) as a pair, for normal x > 0: as in lf_log_sum, with -f^2/2 carried exactly and the rest, below 0.03, in one T. */
+static inline NAME(LfPair) NAME(lf_log_pair)(T x)
+{
+    U b = NAME(lf_split)(x);
+    T e = NAME(lf_exponent)(b) - T_BIAS, f = REAL((b & MANT_MASK) + SQRT_HALF) - R(1.0);
+    T g = R(0.5) * f, q = f * g, qlo = NAME(lf_product_error)(f, g, q);
+    T a = e * T_LN2_HI, h = a + f, s = h - q;
+    T rest = NAME(lf_log_tail)(f) + q;
+    T lo = ((a - h) + f) + (((h - s) - q) - qlo) + (e * T_LN2_LO + rest);
+    T hi = s + lo;
+    return (NAME(LfPair)){ hi, (s - hi) + lo };
+}
+
+/* x^y for x >= 0: exp(p + plo) with p + plo = y log(x). x^0 = 1; 0^y = 0, or inf for y < 0. */
+static inline T NAME(lf_pow)(T x, T y)
+{
+    NAME(LfPair) l = NAME(lf_log_pair)(x);
+    int32_t plain = x >= T_MIN && x < T_INF;
+    T hi = plain ? l.hi : NAME(lf_log)(x);
+    T p = y * hi;
+    T plo = NAME(lf_product_error)(y, hi, p) + y * l.lo;
+    plo = plain && ABS(p) < -2 * EXP_LO ? plo : 0;
+    T c = p > EXP_HI ? EXP_HI : p;
+    c = c < EXP_LO ? EXP_LO : c;
+    NAME(LfReduced) d = NAME(lf_reduce)(c);
+    T r = d.r + (d.rlo + plo);
+    T z = NAME(lf_scale)(R(1.0) + (r + NAME(lf_exp_tail)(r)), d.k);
+    return y == 0 ? R(1.0) : z;
+}
+
+/* ---- lgamma ------------------------------------------------------------------------------------------------------------------------- */
+
+#define LGAMMA_SHIFT 8    /* Stirling's series from here on */
+
+/* lgamma(y) / ((y - 1)(y - 2)) for 1 <= y <= 2, in w = y - 1.5; relative error below 2^-26 (float), 2^-55. */
+static inline T NAME(lf_lgamma_core)(T w)
+{
+#ifdef LF_T_FLOAT
+    T q = -0x1.b8cd9p-12f;
+    q = q * w + -0x1.90fadcp-10f;
+    q = q * w + 0x1.6e9ad2p-9f;
+    q = q * w + -0x1.987d3p-9f;
+    q = q * w + 0x1.560f3cp-8f;
+    q = q * w + -0x1.353202p-7f;
+    q = q * w + 0x1.139e4cp-6f;
+    q = q * w + -0x1.0079c8p-5f;
+    q = q * w + 0x1.01ae3p-4f;
+    q = q * w + -0x1.2aed06p-3f;
+    q = q * w + 0x1.eeb95cp-2f;
+#else
+    T q = -0x1.0666a42c45c87p-17;
+    q = q * w + 0x1.d4a5a8c6da429p-18;
+    q = q * w + -0x1.15f3269a1e9b6p-17;
+    q = q * w + 0x1.4bc8e8ab1089cp-16;
+    q = q * w + -0x1.c8f88d550caaap-16;
+    q = q * w + 0x1.4ad9b077ac1d5p-15;
+    q = q * w + -0x1.156054eb41168p-14;
+    q = q * w + 0x1.be701ef011fdcp-14;
+    q = q * w + -0x1.623fdea5b6fffp-13;
+    q = q * w + 0x1.1c48ea960dd99p-12;
+    q = q * w + -0x1.cb44d62aff6d4p-12;
+    q = q * w + 0x1.750d8232fb95ep-11;
+    q = q * w + -0x1.313e8a517e32dp-10;
+    q = q * w + 0x1.f8149f96605dfp-10;
+    q = q * w + -0x1.a5035232dfdfap-9;
+    q = q * w + 0x1.64f0669297fe7p-8;
+    q = q * w + -0x1.34dbda149564cp-7;
+    q = q * w + 0x1.1334235220e3dp-6;
+    q = q * w + -0x1.007aa83cee1d4p-5;
+    q = q * w + 0x1.01af62a292cf0p-4;
+    q = q * w + -0x1.2aed059bd608ap-3;
+    q = q * w + 0x1.eeb95b094c191p-2;
+#endif
+    return q;
+}
+
+/* lgamma(x) for x > 0 (inf at 0 and inf).
+ * x < 1:      lgamma(x + 1) - log(x); both terms have the sign of 1 - x times a positive number, or nearly cancel never by more than 2.4
+ * 1 <= x < 8: lgamma(y) + log((x - 1)(x - 2)...y), y = x - k in [1, 2)
+ * x >= 8:     Stirling, (x - 1/2)(log x - 1) + (log 2 pi - 1)/2 + 1/12x - 1/360x^3 + ...  (Bernoulli numbers over 2k(2k-1)) */
+static inline T NAME(lf_lgamma)(T x)
+{
+    T y = x < 1 ? x + R(1.0) : x, product = R(1.0);
+    for (int k = 1; k < LGAMMA_SHIFT - 1; k++) {
+        int32_t down = y >= 2;
+        y = down ? y - R(1.0) : y;
+        product = down ? product * y : product;
+    }
+    int32_t large = x >= LGAMMA_SHIFT;
+    T l = NAME(lf_log)(large ? x : x < 1 ? x : product);
+    T one = x < 1 ? x : y - R(1.0), two = x < 1 ? R(1.0) - x : R(2.0) - y;     /* exact: y = 1 + x may not be */
+    T small = (x < 1 ? -l : l) - one * two * NAME(lf_lgamma_core)(x < 1 ? x - R(0.5) : y - R(1.5));
+
+    T z = R(1.0) / x, v = z * z;
+#ifdef LF_T_FLOAT
+    T s = -0.0027777778f + v * 0.00079365079f;
+    s = 0.083333333f + v * s;
+#else
+    T s = -0x1.e4286cb0f5398p-6;           /* -3617/122400 */
+    s = s * v + 0x1.a41a41a41a41ap-8;      /* 1/156 */
+    s = s * v + -0x1.f6ab0d9993c7dp-10;    /* -691/360360 */
+    s = s * v + 0x1.b951e2b18ff23p-11;     /* 1/1188 */
+    s = s * v + -0x1.3813813813814p-11;    /* -1/1680 */
+    s = s * v + 0x1.a01a01a01a01ap-11;     /* 1/1260 */
+    s = s * v + -0x1.6c16c16c16c17p-9;     /* -1/360 */
+    s = s * v + 0x1.5555555555555p-4;      /* 1/12 */
+#endif
+    T stirling = (x - R(0.5)) * (l - R(1.0)) + (R(0.41893853320467274178) + z * s);
+    stirling = x < T_INF ? stirling : x;
+    return large ? stirling : small;
+}
+
+#undef EXP_HI
+#undef EXP_LO
+#undef EXP_NORMAL
+#undef SQRT_HALF
+#undef MANT_MASK
+#undef LGAMMA_SHIFT
