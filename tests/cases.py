@@ -113,7 +113,7 @@ class Edge:
     exact: bool = True  # bits; otherwise to 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     function: str  # in lossfast.functional, and in reference.py
     cls: str | None  # in lossfast; None for a primitive
@@ -145,10 +145,6 @@ class Case:
             axis = class_axis(shape)
             return shape[:axis] + shape[axis + 1 :]
         return {"row": shape[:-1], "linear": shape[:1]}.get(self.kind, shape)
-
-    @property
-    def ids(self):
-        return [f"{self.function}-{i}" for i in range(len(self.options))]
 
 
 def rounded(value, dtype):
@@ -397,7 +393,7 @@ CASES = [
         "gaussian_nll_loss",
         "GaussianNLLLoss",
         {"input": normal, "target": normal, "var": positive},
-        ({}, {"full": True}, {"eps": 0.5, "full": True}),
+        ({}, {"full": True}, {"eps": 0.05, "full": True}),
         ("input", "target", "var"),
         edges=(
             Edge("variance clamped", ([1.0], [0.0], [0.0]), [0.5 * (np.log(1e-6) + 1e6)], gradient=[1e6], exact=False),

@@ -1,0 +1,170 @@
+"""Gradients: float64 against central differences of the references, the other dtypes against float64, and value_and_grad's manners."""
+
+import numpy as np
+import pytest
+
+import lossfast as lf
+import lossfast.functional as F
+import reference
+from calls import DTYPES, EVERY_CASE, EVERY_OPTION, bits, call, close, draw, generator, gradients, reductions, wanted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
+
+SMALL = {
+    "elementwise": [(1,), (7,), (2, 3)],
+    "class": [(5,), (3, 1), (3, 4), (2, 3, 4), (2, 70)],
+    "row": [(5,), (3, 4)],
+    "axis": [(1,), (5,), (3, 4), (2, 3, 2)],
+    "linear": [(3, 4, 2)],
+}
+
+
+def upstream(case, value):
+    return generator("upstream", case.function).normal(size=np.shape(value))
+
+
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_gradient_is_the_derivative(isa, case, option):
+    for shape in SMALL[case.kind]:
+        args, keywords = draw(case, option, shape)
+        names = wanted(case, option, shape)
+        for reduction in reductions(case):
+            v = upstream(case, call(case, args, keywords | reduction))
+            _, got = gradients(case, args, keywords | reduction, names, grad_output=v)
+            made = dict(zip(case.arrays, args)) | keywords | reduction
+            for name in names:
+                loss = lambda x: (v * getattr(reference, case.function)(**(made | {name: x}))).sum()  # noqa: B023, E731
+                want = reference.central(loss, made[name])
+                if not np.isfinite(want).all():  # a mean over nothing: NaN, with zero gradient
+                    want = np.zeros_like(want)
+                scale = max(1, np.abs(want).max(initial=0))
+                np.testing.assert_allclose(got[name], want.astype(float), rtol=1e-10, atol=1e-10 * scale, err_msg=f"{shape} {reduction} {name}")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_gradient_of_other_dtypes(isa, case, option, dtype):
+    """Have the dtype of their argument and, rounded once, the value of float64's."""
+    for shape in case.shapes:
+        args, keywords = draw(case, option, shape, dtype)
+        names = wanted(case, option, shape)
+        for reduction in reductions(case):
+            v = upstream(case, call(case, args, keywords | reduction)).astype(np.float32)
+            exact_args = [a.astype(float) if a.dtype == DTYPES[dtype] else a for a in args]
+            exact_keywords = {k: (a.astype(float) if getattr(a, "dtype", None) == DTYPES[dtype] else a) for k, a in keywords.items()}
+            _, want = gradients(case, exact_args, exact_keywords | reduction, names, grad_output=v.astype(float))
+            _, got = gradients(case, args, keywords | reduction, names, grad_output=v)
+            for name in names:
+                assert got[name].dtype == DTYPES[dtype]
+                scale = max(np.abs(want[name]).max(initial=0), 1e-30)
+                eps = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-19}[dtype]
+                np.testing.assert_allclose(got[name].astype(float), want[name], rtol=eps, atol=max(eps * scale, 6e-8 if dtype == "float16" else 0),
+                                           err_msg=f"{shape} {reduction} {name}")  # fmt: skip
+
+
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_value_beside_the_gradient_is_the_value(isa, case, option):
+    for shape in case.shapes:
+        args, keywords = draw(case, option, shape, "float32")
+        for reduction in reductions(case):
+            value, _ = gradients(case, args, keywords | reduction, wanted(case, option, shape))
+            assert bits(value) == bits(call(case, args, keywords | reduction)), (shape, reduction)
+
+
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_one_argument_at_a_time(case, option):
+    """By name, by position, alone or with others, into given arrays or not: the same bits."""
+    shape = case.shapes[3]
+    args, keywords = draw(case, option, shape, "float32")
+    function = getattr(F, case.function)
+    names = wanted(case, option, shape)
+    value, together = gradients(case, args, keywords, names)
+    for name in names:
+        alone = lf.value_and_grad(function, argnums=name)(*args, **keywords)[1]
+        assert bits(alone) == bits(together[name]), name
+        if name in case.arrays:
+            position = list(case.arrays).index(name)
+            assert bits(lf.value_and_grad(function, argnums=position)(*args, **keywords)[1]) == bits(alone)
+            assert bits(lf.value_and_grad(function, argnums=(position,))(*args, **keywords)[1][0]) == bits(alone)
+        given = np.full_like(alone, 7)
+        again, returned = lf.value_and_grad(function, argnums=name)(*args, **keywords, grad_out=given)
+        assert returned is given and bits(given) == bits(alone) and bits(again) == bits(value)
+    backwards = lf.value_and_grad(function, argnums=tuple(names[::-1]))(*args, **keywords)[1]
+    assert [bits(g) for g in backwards[::-1]] == [bits(together[n]) for n in names]
+    given = tuple(np.empty_like(together[n]) for n in names)
+    _, returned = lf.value_and_grad(function, argnums=tuple(names))(*args, **keywords, grad_out=given)
+    assert all(a is b for a, b in zip(given, returned)) and [bits(g) for g in given] == [bits(together[n]) for n in names]
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_default_is_the_first_argument_and_ones(case):
+    args, keywords = draw(case, 0, case.shapes[3], "float32")
+    function = getattr(F, case.function)
+    for reduction in reductions(case):
+        value, gradient = lf.value_and_grad(function)(*args, **reduction)
+        ones = np.ones(np.shape(value), np.float32)
+        _, again = lf.value_and_grad(function, argnums=0)(*args, **reduction, grad_output=ones)
+        assert bits(gradient) == bits(again)
+        assert isinstance(gradient, np.ndarray) and gradient.shape == args[0].shape
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_upstream_gradient_scales(case):
+    """grad_output may be a number, a broadcast or strided array, or any float dtype; it is never written to."""
+    args, keywords = draw(case, 0, case.shapes[3], "float64")
+    vg = lf.value_and_grad(getattr(F, case.function))
+    for reduction in reductions(case):
+        value, gradient = vg(*args, **reduction)
+        _, twice = vg(*args, **reduction, grad_output=np.full(np.shape(value), 2.0))
+        np.testing.assert_allclose(twice, 2 * gradient, rtol=1e-15)
+        _, zero = vg(*args, **reduction, grad_output=np.zeros(np.shape(value)))
+        assert not zero.any()
+        v = upstream(case, value)
+        _, want = vg(*args, **reduction, grad_output=v)
+        _, got = vg(*args, **reduction, grad_output=np.asfortranarray(v))
+        assert bits(got) == bits(want)
+        half = v.astype(np.float16)
+        half.flags.writeable = False
+        _, got = vg(*args, **reduction, grad_output=half)
+        _, want = vg(*args, **reduction, grad_output=half.astype(float))
+        assert bits(got) == bits(want)
+
+
+# ---- broadcasting: the gradient by a smaller argument is summed over what it was spread over ------------------------
+
+BROADCAST = [
+    # function, shapes of the arrays, options, names
+    ("mse_loss", [(4, 1, 3), (5, 1)], {}, ("input", "target")),
+    ("mse_loss", [(), (5, 3)], {}, ("input", "target")),
+    ("l1_loss", [(3,), (2, 3)], {}, ("input", "target")),
+    ("huber_loss", [(4, 3), (3,)], {"delta": 0.3}, ("input", "target")),
+    ("smooth_l1_loss", [(4, 3), (4, 1)], {"beta": 2.0}, ("input", "target")),
+    ("kl_div", [(4, 3), (3,)], {}, ("input", "target")),
+    ("gaussian_nll_loss", [(4, 3), (4, 3), (3,)], {}, ("input", "target", "var")),
+    ("gaussian_nll_loss", [(4, 3), (4, 3), ()], {"full": True}, ("var",)),
+    ("gaussian_nll_loss", [(4, 3), (4, 3), (4, 1)], {}, ("var",)),
+    ("gaussian_nll_loss", [(4, 3, 2), (4, 1, 1), (1, 1, 1)], {}, ("input", "target", "var")),
+    ("poisson_nll_loss", [(4, 3), (1, 3)], {}, ("input", "target")),
+    ("margin_ranking_loss", [(4, 3), (3,), (4, 1)], {}, ("input1", "input2")),
+    ("mse_loss", [(300, 70), (70,)], {}, ("target",)),
+    ("mse_loss", [(300, 70), (300, 1)], {}, ("target",)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*broadcast:UserWarning")
+@pytest.mark.parametrize("function, shapes, options, names", [b for b in BROADCAST if hasattr(F, b[0])])
+def test_broadcast_arguments(isa, function, shapes, options, names, rng):
+    arrays = [rng.uniform(0.1, 1, s) for s in shapes]
+    for reduction in ("none", "mean", "sum"):
+        keywords = options | {"reduction": reduction}
+        value = getattr(F, function)(*arrays, **keywords)
+        full = np.broadcast_arrays(*arrays)
+        close(value, getattr(F, function)(*full, **keywords), "float64", 10)
+        argnums = tuple(range(len(arrays)))[: len(names)] if names != ("var",) and names != ("target",) else ({"var": 2, "target": 1}[names[0]],)
+        _, got = lf.value_and_grad(getattr(F, function), argnums=argnums)(*arrays, **keywords)
+        _, wide = lf.value_and_grad(getattr(F, function), argnums=argnums)(*full, **keywords)
+        for i, g, w in zip(argnums, got, wide):
+            extra = tuple(range(w.ndim - arrays[i].ndim)) + tuple(w.ndim - arrays[i].ndim + d for d, n in enumerate(arrays[i].shape) if n == 1)
+            want = w.sum(extra, keepdims=True).reshape(arrays[i].shape)
+            assert g.shape == arrays[i].shape
+            np.testing.assert_allclose(g, want, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,247 @@
+"""Layouts: any strides give the bits of the contiguous array, in values and gradients, into outputs of any strides; nothing is written to."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lossfast as lf
+import lossfast.functional as F
+from calls import DTYPES, EVERY_CASE, LIVE, bits, call, draw, gradients, reductions, wanted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
+
+
+# ---- the same numbers, laid out otherwise ---------------------------------------------------------------------------
+
+
+def filled(array, like):
+    array[...] = like
+    return array
+
+
+def spread(a):
+    """Every second element along every axis of a larger array."""
+    return filled(np.full([2 * n for n in a.shape], 77, a.dtype)[tuple(slice(None, None, 2) for _ in a.shape)], a)
+
+
+def reversed_(a):
+    return filled(np.empty_like(a)[tuple(slice(None, None, -1) for _ in a.shape)], a)
+
+
+def last_first(a):
+    return filled(np.empty(a.shape[-1:] + a.shape[:-1], a.dtype).transpose([*range(1, a.ndim), 0]) if a.ndim else np.empty_like(a), a)
+
+
+def odd_gap(a):
+    """Rows three elements further apart than they are long."""
+    return filled(np.empty((*a.shape[:-1], a.shape[-1] + 3), a.dtype)[..., 1:-2] if a.ndim else np.empty_like(a), a)
+
+
+def misaligned(a):
+    raw = np.empty(a.nbytes + 1, np.uint8)
+    return filled(np.frombuffer(raw.data, a.dtype, offset=1, count=a.size).reshape(a.shape), a)
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def byte_swapped(a):
+    return a.astype(a.dtype.newbyteorder()) if a.dtype.name != "bfloat16" else a.copy()
+
+
+def subclass(a):
+    return a.view(type("Sub", (np.ndarray,), {}))
+
+
+WRITABLE = {
+    "fortran": lambda a: filled(np.empty_like(a, order="F"), a),
+    "spread": spread,
+    "reversed": reversed_,
+    "last axis first": last_first,
+    "odd gap": odd_gap,
+    "misaligned": misaligned,
+}
+LAYOUTS = WRITABLE | {"read-only": read_only, "byte-swapped": byte_swapped, "subclass": subclass}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_hold_the_same_numbers(layout, rng):
+    """A test of the test data."""
+    for dtype in DTYPES.values():
+        a = rng.normal(size=(4, 5, 6)).astype(dtype)
+        b = LAYOUTS[layout](a)
+        assert (b.astype(float) == a.astype(float)).all() and not np.shares_memory(a, b) or layout == "subclass"
+        if layout not in ("read-only", "byte-swapped", "subclass", "misaligned"):
+            assert b.strides != a.strides
+
+
+def shapes(case):
+    return {"class": [(65, 10), (15, 65), (2, 21, 9, 8), (2, 70, 65), (2, 4100)], "linear": [(16, 10, 33)]}.get(case.kind, case.shapes[3:])
+
+
+def laid_out(layout, args, keywords):
+    change = lambda a: LAYOUTS[layout](a) if isinstance(a, np.ndarray) else a  # noqa: E731
+    return [change(a) for a in args], {k: change(v) for k, v in keywords.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_layout_does_not_change_a_bit(case, layout):
+    for option in range(len(case.options)):
+        for shape in shapes(case):
+            args, keywords = draw(case, option, shape, "float32")
+            other_args, other_keywords = laid_out(layout, args, keywords)
+            names = wanted(case, option, shape)
+            for reduction in reductions(case):
+                want_value, want = gradients(case, args, keywords | reduction, names)
+                value, got = gradients(case, other_args, other_keywords | reduction, names)
+                assert bits(call(case, other_args, other_keywords | reduction)) == bits(value) == bits(want_value), (shape, reduction, option)
+                assert [bits(got[n]) for n in names] == [bits(want[n]) for n in names], (shape, reduction, option)
+                assert all(type(g) is np.ndarray for g in got.values())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("layout", WRITABLE)
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_layout_of_other_dtypes(isa, case, layout, dtype):
+    shape = shapes(case)[0]
+    args, keywords = draw(case, 0, shape, dtype)
+    other_args, other_keywords = laid_out(layout, args, keywords)
+    value, gradient = gradients(case, args, keywords, wanted(case, 0, shape))
+    again, other = gradients(case, other_args, other_keywords, wanted(case, 0, shape))
+    assert bits(value) == bits(again) and {k: bits(v) for k, v in gradient.items()} == {k: bits(v) for k, v in other.items()}
+
+
+@pytest.mark.parametrize("layout", WRITABLE)
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_outputs_of_any_layout(case, layout):
+    """grad_out, and out where there is one, written through their strides; the gaps between stay as they were."""
+    for shape in shapes(case):
+        args, _ = draw(case, 0, shape, "float32")
+        _, want = lf.value_and_grad(getattr(F, case.function))(*args)
+        given = WRITABLE[layout](np.full_like(want, 7))
+        whole = base(given)
+        before = whole.tobytes()
+        lf.value_and_grad(getattr(F, case.function))(*args, grad_out=given)
+        assert bits(given) == bits(want)
+        given[...] = 7
+        assert whole.tobytes() == before
+        none = {"reduction": "none"} if case.reductions else {}
+        value = call(case, args, none)
+        if case.function not in ("sigmoid", "logsigmoid", "softplus") and np.ndim(value):
+            out = WRITABLE[layout](np.full_like(value, 7))
+            assert call(case, args, none | {"out": out}) is out and bits(out) == bits(value)
+
+
+def base(array):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_zero_strides(case):
+    """A row or an element broadcast over the rest, never materialised."""
+    for shape in shapes(case):
+        args, keywords = draw(case, 0, shape, "float32")
+        for i in range(len(args)):
+            if not args[i].ndim:
+                continue
+            for part in (args[i][:1], args[i][..., :1], args[i].reshape(-1)[:1].reshape([1] * args[i].ndim)):
+                thin = np.broadcast_to(part, args[i].shape)
+                for reduction in reductions(case):
+                    a = lf.value_and_grad(getattr(F, case.function))(*args[:i], thin, *args[i + 1 :], **reduction)
+                    b = lf.value_and_grad(getattr(F, case.function))(*args[:i], thin.copy(), *args[i + 1 :], **reduction)
+                    assert list(map(bits, a)) == list(map(bits, b))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_memory_mapped_files(case, dtype, tmp_path):
+    shape = case.shapes[-1]
+    args, keywords = draw(case, 0, shape, dtype)
+    mapped = []
+    for i, a in enumerate(args):
+        np.save(tmp_path / f"{i}.npy", a)
+        mapped.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r"))
+    a, b = (lf.value_and_grad(getattr(F, case.function))(*x, **keywords) for x in (args, mapped))
+    assert list(map(bits, a)) == list(map(bits, b))
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_inputs_are_not_written_to(case):
+    for option in range(len(case.options)):
+        for shape in shapes(case)[:3]:
+            args, keywords = draw(case, option, shape, "float32")
+            args, keywords = [a.copy() for a in args], {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in keywords.items()}
+            arrays = [*args, *(v for v in keywords.values() if isinstance(v, np.ndarray))]
+            before = [bits(a) for a in arrays]
+            for reduction in reductions(case):
+                gradients(case, args, keywords | reduction, wanted(case, option, shape))
+            assert [bits(a) for a in arrays] == before
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_output_beside_the_input(name, rng):
+    """An output next to, or interleaved with, its input shares no element with it."""
+    both = rng.normal(size=(20, 2, 33)).astype(np.float32)
+    want = getattr(F, name)(both[:, 0].copy())
+    getattr(F, name)(both[:, 0], out=both[:, 1])
+    assert bits(both[:, 1]) == bits(want)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_in_place_is_right_or_refused(name, rng):
+    for shape in [(65, 10), (3, 1025)]:
+        x = rng.normal(size=shape).astype(np.float32)
+        want = getattr(F, name)(x.copy())
+        try:
+            getattr(F, name)(x, out=x)
+        except ValueError as error:
+            assert "out" in str(error)
+        else:
+            assert bits(x) == bits(want)
+
+
+# ---- many dimensions, odd strides: properties -----------------------------------------------------------------------
+
+
+@st.composite
+def views(draw, max_dims=5):
+    """A random shape, and a random view (steps, reversals, axis order) of that shape into a larger block."""
+    shape = draw(st.lists(st.integers(1, 6), min_size=1, max_size=max_dims))
+    steps = draw(st.lists(st.sampled_from([1, 1, -1, 2, -2, 3]), min_size=len(shape), max_size=len(shape)))
+    order = draw(st.permutations(range(len(shape))))
+    return tuple(shape), steps, order
+
+
+def view(a, steps, order):
+    block = np.empty([a.shape[d] * abs(steps[d]) for d in order], a.dtype)
+    inverse = np.argsort(order)
+    out = block.transpose(inverse)[tuple(slice(None, None, s) for s in steps)]
+    return filled(out, a)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), how=views(), dtype=st.sampled_from(list(DTYPES)))
+def test_any_view(data, how, dtype):
+    shape, steps, order = how
+    case = data.draw(st.sampled_from([c for c in LIVE if c.kind in ("class", "axis", "elementwise")]))
+    args, _ = case.draw(np.random.default_rng(0), shape, DTYPES[dtype])
+    moved = [view(a, steps, order) if a.shape == shape else a for a in args]
+    a = lf.value_and_grad(getattr(F, case.function))(*args)
+    b = lf.value_and_grad(getattr(F, case.function))(*moved)
+    assert list(map(bits, a)) == list(map(bits, b))
+
+
+def test_sixty_four_dimensions():
+    """NumPy's limit."""
+    x = np.arange(2.0).reshape((1,) * 63 + (2,))
+    assert F.softmax(x).shape == x.shape
+    assert F.sigmoid(x).shape == x.shape
+    assert F.cross_entropy(x, np.zeros((1,) * 62 + (2,), int), reduction="none").shape == (1,) * 62 + (2,)
+    assert F.logsumexp(x, axis=None) == np.logaddexp(0, 1)

@@ -1,0 +1,168 @@
+"""Threads: the same bits for any number of them, many Python threads at once, and the settings."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import lossfast as lf
+import lossfast.functional as F
+from calls import EVERY_CASE, EVERY_OPTION, bits, call, draw, gradients, reductions, wanted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
+COUNTS = (1, 2, 3, 5, 7)
+
+
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_same_bits_for_any_number_of_threads(case, option):
+    args, keywords = draw(case, option, case.large, "float32")
+    names = wanted(case, option, case.large)
+    for reduction in reductions(case):
+        seen = set()
+        for n in COUNTS:
+            with lf.num_threads(n):
+                value, grads = gradients(case, args, keywords | reduction, names)
+                seen.add((bits(call(case, args, keywords | reduction)), bits(value), *(bits(grads[name]) for name in names)))
+        assert len(seen) == 1, reduction
+
+
+WIDE = {"class": [(130, 1000), (9, 40000), (3, 21, 61, 50), (2, 200, 999)], "axis": [(130, 1000), (9, 40000), (40000, 2), (3, 200, 999)]}
+
+
+@pytest.mark.parametrize("case", [p for p in EVERY_CASE if p.values[0].kind in WIDE])
+def test_same_bits_for_wide_rows(isa, case):
+    for shape in WIDE[case.kind]:
+        for dtype in ("float16", "float64"):
+            args, keywords = draw(case, 0, shape, dtype)
+            seen = set()
+            for n in COUNTS:
+                with lf.num_threads(n):
+                    seen.add(tuple(map(bits, lf.value_and_grad(getattr(F, case.function))(*args))))
+            assert len(seen) == 1, (shape, dtype)
+
+
+def test_rows_do_not_depend_on_their_neighbours(isa, rng):
+    """The loss and the gradient of a row are the same bits in any batch."""
+    for c in (3, 10, 64, 65, 1000):
+        x, y = rng.normal(size=(150, c)).astype(np.float32), rng.integers(0, c, 150)
+        value, gradient = lf.value_and_grad(F.cross_entropy)(x, y, reduction="none")
+        for rows in (slice(0, 1), slice(3, 20), slice(64, 129), slice(149, None), slice(None, None, -1)):
+            some, g = lf.value_and_grad(F.cross_entropy)(x[rows], y[rows], reduction="none")
+            assert bits(some) == bits(value[rows]) and bits(g) == bits(gradient[rows])
+            assert bits(F.softmax(x[rows])) == bits(F.softmax(x)[rows])
+            assert bits(F.logsumexp(x[rows])) == bits(F.logsumexp(x)[rows])
+
+
+@pytest.mark.parametrize("workers", [2, 8, 16])
+def test_many_python_threads_at_once(workers):
+    """Each with its own number of OpenMP threads, all functions mixed: every result as if alone."""
+    jobs = []
+    for param in EVERY_CASE:
+        case = param.values[0]
+        args, keywords = draw(case, 0, case.large, "float32")
+        jobs.append((case, args, keywords, wanted(case, 0, case.large)))
+    alone = [gradients(*job) for job in jobs]
+    want = [(bits(v), [bits(a) for a in g.values()]) for v, g in alone]
+    start = threading.Barrier(workers)
+
+    def work(k):
+        start.wait()
+        for i in np.random.default_rng(k).permutation(len(jobs)):
+            value, grads = gradients(*jobs[i])
+            if (bits(value), [bits(a) for a in grads.values()]) != want[i]:
+                return jobs[i][0].function
+        return None
+
+    with lf.num_threads(2), ThreadPoolExecutor(workers) as pool:
+        assert list(pool.map(work, range(workers))) == [None] * workers
+
+
+def test_errors_in_threads_stay_in_their_threads():
+    x, y = np.zeros((3000, 4), np.float32), np.zeros(3000, int)
+    bad = y.copy()
+    bad[2999] = 4
+
+    def work(k):
+        for _ in range(50):
+            try:
+                value = F.cross_entropy(x, bad if k % 2 else y)
+            except IndexError as error:
+                assert k % 2 and "target[2999] = 4" in str(error)
+            else:
+                assert not k % 2 and abs(value - np.log(4)) < 1e-6
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_the_gil_is_released():
+    """While a long call runs in one thread, another Python thread gets on."""
+    x = np.broadcast_to(np.float32(1), (1 << 29,))
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(1)
+            done.wait(0.001)
+
+    ticker = threading.Thread(target=tick)
+    with lf.num_threads(1):
+        F.logsumexp(x[:1000])
+        ticker.start()
+        before = len(ticks)
+        F.logsumexp(x)
+        after = len(ticks)
+        done.set()
+        ticker.join()
+    assert after - before > 10
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_set_get_and_context():
+    before = lf.get_num_threads()
+    assert before >= 1
+    with lf.num_threads(3):
+        assert lf.get_num_threads() == 3
+        with lf.num_threads(1):
+            assert lf.get_num_threads() == 1
+        assert lf.get_num_threads() == 3
+    assert lf.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), lf.num_threads(2):
+        1 / 0  # noqa: B018
+    assert lf.get_num_threads() == before
+    lf.set_num_threads(4)
+    assert lf.get_num_threads() == 4
+    lf.set_num_threads(before)
+
+
+def test_default_is_what_this_process_may_use(python):
+    code = "import lossfast as lf; print(lf.get_num_threads())"
+    assert int(python(code, OMP_NUM_THREADS="")) == len(os.sched_getaffinity(0))
+    assert int(python(code, OMP_NUM_THREADS="3")) == 3
+    one = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\n{code}"
+    assert int(python(one, OMP_NUM_THREADS="")) == 1
+
+
+def test_setting_is_the_process_not_the_thread():
+    with lf.num_threads(3), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lf.get_num_threads).result() == 3
+
+
+def test_threads_are_really_used(python):
+    """A large call with 2 threads starts a second one: the process has more threads than before."""
+    program = """
+import os, numpy as np, lossfast as lf
+count = lambda: len(os.listdir('/proc/self/task'))
+x = np.zeros((1000, 1000), np.float32)
+before = count()
+with lf.num_threads(1): lf.logsumexp(x)
+assert count() == before, 'one thread is the calling one'
+with lf.num_threads(2): lf.logsumexp(x)
+print(count() - before)
+"""
+    assert int(python(program)) == 1

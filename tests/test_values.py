@@ -1,0 +1,199 @@
+"""Values: against the float64 references, every case x dtype x ISA x shape x reduction; against torch's; the classes."""
+
+import inspect
+import json
+import pathlib
+import warnings
+
+import numpy as np
+import pytest
+
+import lossfast as lf
+import lossfast.functional as F
+from calls import DTYPES, EVERY_OPTION, LIVE, bits, call, close, draw, expected, reductions, result_dtype
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_value_is_the_reference(isa, case, option, dtype):
+    for shape in case.shapes:
+        args, keywords = draw(case, option, shape, dtype)
+        for reduction in reductions(case):
+            want = expected(case, option, shape, dtype, **reduction)
+            got = call(case, args, keywords | reduction)
+            assert got.dtype == result_dtype(dtype), (shape, reduction)
+            scale = 1 if reduction.get("reduction") != "sum" else max(1, np.abs(expected(case, option, shape, dtype, "none")).sum())
+            close(got, want, dtype, scale, (shape, reduction))
+
+
+@pytest.mark.parametrize("case, option", EVERY_OPTION)
+def test_scalar_results_are_numpy_scalars(case, option):
+    args, keywords = draw(case, option, case.shapes[1], "float32")
+    for reduction in reductions(case):
+        got = call(case, args, keywords | reduction)
+        assert isinstance(got, np.float32 if np.ndim(got) == 0 else np.ndarray)
+        assert type(got) is not np.ndarray or got.flags.owndata
+
+
+# ---- classes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case, option", [p for p in EVERY_OPTION if p.values[0].cls])
+def test_class_is_the_function(case, option):
+    cls = getattr(lf, case.cls)
+    args, keywords = draw(case, option, case.shapes[3], "float32")
+    if not set(keywords) <= set(inspect.signature(cls).parameters):
+        pytest.skip(f"torch's {case.cls} takes no {set(keywords) - set(inspect.signature(cls).parameters)}")
+    for reduction in reductions(case):
+        loss = cls(**keywords, **reduction)
+        assert bits(loss(*args)) == bits(call(case, args, keywords | reduction))
+        value, gradient = loss.value_and_grad(*args)
+        want = lf.value_and_grad(getattr(F, case.function))(*args, **keywords, **reduction)
+        assert (bits(value), bits(gradient)) == tuple(map(bits, want))
+        value, gradient = lf.value_and_grad(loss)(*args)
+        assert (bits(value), bits(gradient)) == tuple(map(bits, want))
+
+
+# ---- torch ----------------------------------------------------------------------------------------------------------
+
+
+def goldens():
+    with np.load(pathlib.Path(__file__).with_name("goldens.npz")) as file:
+        data, records = file["data"], json.loads(str(file["index"]))
+
+    def array(where):
+        offset, shape, kind = where
+        return data[offset : offset + int(np.prod(shape))].reshape(shape).astype("f8" if kind == "f" else "i8")
+
+    for record in records:
+        for key in ("arrays", "gradients"):
+            record[key] = {name: array(where) for name, where in record[key].items()}
+        for key in ("value", "grad_output"):
+            record[key] = array(record[key])
+        yield record
+
+
+GOLDENS = {}
+for record in goldens():
+    GOLDENS.setdefault(record["function"], []).append(record)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.function in GOLDENS])
+def test_value_and_gradients_are_torchs(case):
+    for golden in GOLDENS[case.function]:
+        made = dict(golden["arrays"])
+        args = [made.pop(name) for name in case.arrays]
+        keywords = made | golden["options"]
+        what = (golden["options"], [a.shape for a in args])
+        close(call(case, args, keywords), golden["value"], "float64", 10, what)
+        names = tuple(golden["gradients"])
+        vg = lf.value_and_grad(getattr(F, case.function), argnums=names)
+        value, gradients = vg(*args, **keywords, grad_output=golden["grad_output"])
+        close(value, golden["value"], "float64", 10, what)
+        for name, gradient in zip(names, gradients):
+            close(gradient, golden["gradients"][name], "float64", 10, (what, name))
+
+
+def test_goldens_are_many_and_small():
+    """A test of the test data: every loss that torch has is there, in every reduction, and the arrays are not all alike."""
+    assert len(GOLDENS) >= 20 and sum(map(len, GOLDENS.values())) >= 500
+    assert pathlib.Path(__file__).with_name("goldens.npz").stat().st_size < 300_000
+    for function, records in GOLDENS.items():
+        assert len({r["value"].tobytes() for r in records}) > len(records) / 3, function
+
+
+# ---- dtypes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE])
+@pytest.mark.parametrize("kind", ["int8", "int32", "int64", "uint8", "uint64", "bool"])
+def test_integer_predictions_are_float64(case, kind):
+    args, keywords = draw(case, 0, case.shapes[3], "float64")
+    first = np.abs(args[0]).astype(kind)
+    for reduction in reductions(case):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            got = call(case, (first, *args[1:]), keywords | reduction)
+            want = call(case, (first.astype(float), *args[1:]), keywords | reduction)
+        assert bits(got) == bits(want)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE])
+def test_one_float64_argument_makes_the_result_float64(case):
+    args, keywords = draw(case, 0, case.shapes[3], "float64")
+    for wide in range(len(args)):
+        mixed = [a.astype(np.float32) if a.dtype == float and i != wide else a for i, a in enumerate(args)]
+        if any(a.dtype == float for a in mixed):
+            for reduction in reductions(case):
+                got = call(case, mixed, keywords | reduction)
+                want = call(case, [a.astype(float) if a.dtype == np.float32 else a for a in mixed], keywords | reduction)
+                assert bits(got) == bits(want), (wide, reduction)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_computed_as_float32(case, dtype):
+    """The same bits as the same numbers in float32."""
+    for option in range(len(case.options)):
+        args, keywords = draw(case, option, case.shapes[3], dtype)
+        wide = lambda a: a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == DTYPES[dtype] else a  # noqa: E731
+        for reduction in reductions(case):
+            got = call(case, args, keywords | reduction)
+            assert bits(got) == bits(call(case, [wide(a) for a in args], {k: wide(v) for k, v in keywords.items()} | reduction))
+
+
+LABELS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", ">i4", ">u8"]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.arrays.get("target", None) and c.arrays["target"].__name__ == "labels"])
+def test_labels_of_any_integer_type(case, kind):
+    for shape in [(16, 10), (65, 10), (15, 65)]:
+        args, keywords = draw(case, 0, shape, "float32")
+        assert bits(call(case, (args[0], args[1].astype(kind)), keywords)) == bits(call(case, args, keywords))
+
+
+def test_lists_and_scalars_are_taken():
+    assert F.cross_entropy([[0.0, 0.0]], [1]) == np.log(2.0)
+    assert F.cross_entropy([0.0, 0.0], 1) == np.log(2.0)
+    assert F.logsumexp([0, 0]) == np.log(2.0)
+    assert F.sigmoid(0.0) == 0.5 and isinstance(F.sigmoid(0.0), np.float64)
+    assert isinstance(F.sigmoid(np.float32(0)), np.float32)
+
+
+# ---- axis -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (9, 70, 6), (2, 3, 4, 5)])
+@pytest.mark.parametrize("case, option", [p for p in EVERY_OPTION if p.values[0].kind == "class"])
+def test_class_axis(case, option, shape):
+    """The class axis moved anywhere gives the losses of the default place."""
+    args, keywords = draw(case, option, shape, "float32")
+    for axis in [*range(len(shape)), *range(-len(shape), 0)]:
+        moved = [np.moveaxis(a, 1, axis) if a.shape == shape else a for a in args]
+        for reduction in reductions(case):
+            assert bits(call(case, moved, keywords | reduction | {"axis": axis})) == bits(call(case, args, keywords | reduction))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, -1, -2, -3, (0,), (0, 1), (1, 2), (2, 0), (0, 1, 2), (-1, 0), ()])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_logsumexp_axes(isa, axis, keepdims, rng):
+    x = rng.normal(size=(5, 7, 11))
+    import reference
+
+    got = F.logsumexp(x, axis=axis, keepdims=keepdims)
+    if axis == ():
+        close(got, x, "float64")
+    else:
+        close(got, reference.logsumexp(x, axis, keepdims), "float64")
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_softmax_axes(isa, name, axis, rng):
+    import reference
+
+    x = rng.normal(size=(5, 7, 11))
+    close(getattr(F, name)(x, axis=axis), getattr(reference, name)(x, axis), "float64")
