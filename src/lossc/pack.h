@@ -37,9 +37,10 @@ static inline ptrdiff_t lf_itemsize(int dtype)
 /* off[0], off[0] + step, off[0] + 2 step, ...? */
 static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
 {
-    int even = 1;
-    for (ptrdiff_t l = 1; l < n; l++) even &= off[l] == off[0] + l * step;
-    return even;
+    if (n > 1 && off[1] - off[0] != step) return 0;
+    int64_t same = 1;
+    for (ptrdiff_t l = 1; l < n; l++) same &= off[l] - off[l - 1] == step;
+    return (int)same;
 }
 
 /* memcpy past the caches: whole 64-byte lines of dst are streamed, the ends before the first and after the last are stored. */
@@ -171,75 +172,130 @@ static void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *rest
 
 /* ---- transposition ------------------------------------------------------------------------------------------------------------------ */
 
+/* A block is SEG classes x B lanes. On the row side it consists of B segments of 16 bytes, SEG classes of one row each, held by SEG vectors of
+ * SPAN segments; flipping segments in their place makes vector k hold class k of all lanes, which is how the tile has it.
+ *
+ *     vector k: row k, c..c+3 | row k + 4, c..c+3     <->     class c + k: lanes 0..3 | lanes 4..7           (float, SPAN = 2) */
+#define SEG (16 / (ptrdiff_t)sizeof(T))
 #if defined __AVX__
-#define VEC_BYTES 32
+#define SPAN 2
 #else
-#define VEC_BYTES 16
+#define SPAN 1
 #endif
-#define B (VEC_BYTES / ((ptrdiff_t)sizeof(T)))        /* blocks are B x B */
-typedef T NAME(LfVec) __attribute__((vector_size(VEC_BYTES)));
+#define B (SPAN * SEG)
+typedef T NAME(LfSegment) __attribute__((vector_size(16), aligned(1), may_alias));
+typedef T NAME(LfLanes) __attribute__((vector_size(16 * SPAN), aligned(1), may_alias));
 
-/* v[i][j] <-> v[j][i], in the shuffles that are one instruction each: units of 1, 2 and 4 elements within 16-byte lanes, then the lanes. */
-static inline void NAME(lf_flip)(NAME(LfVec) v[])
-{
-    NAME(LfVec) a[B];
-#if defined LF_T_FLOAT && defined __AVX__
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; i += 4)
-        for (int k = 0; k < 2; k++) {
-            v[i + 2 * k] = __builtin_shufflevector(a[i + k], a[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-            v[i + 2 * k + 1] = __builtin_shufflevector(a[i + k], a[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        }
-    for (int i = 0; i < 4; i++) {
-        a[i] = __builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        a[i + 4] = __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
-    memcpy(v, a, sizeof a);
+/* __builtin_shufflevector(a, b, ...) in each segment. */
+#define UP(i) ((i) < SEG ? (i) : (i) + (SPAN - 1) * SEG)
+#if defined LF_T_FLOAT && SPAN == 2
+#define SHUFFLE(a, b, i, j, k, m) __builtin_shufflevector(a, b, UP(i), UP(j), UP(k), UP(m), UP(i) + 4, UP(j) + 4, UP(k) + 4, UP(m) + 4)
 #elif defined LF_T_FLOAT
-    for (int i = 0; i < 4; i += 2) {
-        a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 4, 1, 5);
-        a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 6, 3, 7);
-    }
-    for (int k = 0; k < 2; k++) {
-        v[2 * k] = __builtin_shufflevector(a[k], a[k + 2], 0, 1, 4, 5);
-        v[2 * k + 1] = __builtin_shufflevector(a[k], a[k + 2], 2, 3, 6, 7);
-    }
-#elif defined __AVX__
-    for (int i = 0; i < 4; i += 2) {
-        a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 4, 2, 6);
-        a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 5, 3, 7);
-    }
-    for (int k = 0; k < 2; k++) {
-        v[k] = __builtin_shufflevector(a[k], a[k + 2], 0, 1, 4, 5);
-        v[k + 2] = __builtin_shufflevector(a[k], a[k + 2], 2, 3, 6, 7);
-    }
+#define SHUFFLE(a, b, i, j, k, m) __builtin_shufflevector(a, b, i, j, k, m)
+#elif SPAN == 2
+#define SHUFFLE(a, b, i, j) __builtin_shufflevector(a, b, UP(i), UP(j), UP(i) + 2, UP(j) + 2)
 #else
-    a[0] = __builtin_shufflevector(v[0], v[1], 0, 2);
-    a[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
-    memcpy(v, a, sizeof a);
+#define SHUFFLE(a, b, i, j) __builtin_shufflevector(a, b, i, j)
+#endif
+
+static inline void NAME(lf_flip)(NAME(LfLanes) v[])
+{
+#ifdef LF_T_FLOAT
+    NAME(LfLanes) a = SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+    NAME(LfLanes) c = SHUFFLE(v[2], v[3], 0, 4, 1, 5), d = SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    v[0] = SHUFFLE(a, c, 0, 1, 4, 5);
+    v[1] = SHUFFLE(a, c, 2, 3, 6, 7);
+    v[2] = SHUFFLE(b, d, 0, 1, 4, 5);
+    v[3] = SHUFFLE(b, d, 2, 3, 6, 7);
+#else
+    NAME(LfLanes) a = v[0];
+    v[0] = SHUFFLE(a, v[1], 0, 2);
+    v[1] = SHUFFLE(a, v[1], 1, 3);
 #endif
 }
 
+static inline NAME(LfLanes) NAME(lf_join)(const char *src, const ptrdiff_t off[])
+{
+    NAME(LfSegment) a = *(const NAME(LfSegment) *)(const void *)(src + off[0]);
+#if SPAN == 1
+    return a;
+#else
+    NAME(LfSegment) b = *(const NAME(LfSegment) *)(const void *)(src + off[SEG]);
+#ifdef LF_T_FLOAT
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3);
+#endif
+#endif
+}
+
+static inline void NAME(lf_part)(char *dst, const ptrdiff_t off[], NAME(LfLanes) v)
+{
+#if SPAN == 1
+    *(NAME(LfSegment) *)(void *)(dst + off[0]) = v;
+#elif defined LF_T_FLOAT
+    *(NAME(LfSegment) *)(void *)(dst + off[0]) = __builtin_shufflevector(v, v, 0, 1, 2, 3);
+    *(NAME(LfSegment) *)(void *)(dst + off[SEG]) = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    *(NAME(LfSegment) *)(void *)(dst + off[0]) = __builtin_shufflevector(v, v, 0, 1);
+    *(NAME(LfSegment) *)(void *)(dst + off[SEG]) = __builtin_shufflevector(v, v, 2, 3);
+#endif
+}
+
+#ifdef LF_T_FLOAT
+/* Two or three classes: blocks of 2 classes x 4 lanes, the two floats of a row moving as one double. */
+typedef float LfQuad __attribute__((vector_size(16), aligned(1), may_alias));
+typedef double LfTwo __attribute__((vector_size(16)));
+
+static void lf_pairs_to_tile(float *restrict tile, ptrdiff_t W, const char *src, const ptrdiff_t *off, ptrdiff_t n, ptrdiff_t C)
+{
+    for (ptrdiff_t i = 0; i < n; i += 4)
+        for (ptrdiff_t c = 0; c <= C - 2; c++) {
+            ptrdiff_t l = i + 4 < n ? i : n - 4;
+            const lf_f64_u *p[4];
+            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) p[k] = (const void *)(src + off[l + k] + 4 * c);
+            LfQuad a = (LfQuad)(LfTwo){ *p[0], *p[1] }, b = (LfQuad)(LfTwo){ *p[2], *p[3] };
+            *(LfQuad *)(void *)(tile + c * W + l) = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+            *(LfQuad *)(void *)(tile + (c + 1) * W + l) = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+        }
+}
+
+static void lf_tile_to_pairs(char *dst, const ptrdiff_t *off, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
+{
+    for (ptrdiff_t i = 0; i < n; i += 4)
+        for (ptrdiff_t c = 0; c <= C - 2; c++) {
+            ptrdiff_t l = i + 4 < n ? i : n - 4;
+            LfQuad a = *(const LfQuad *)(const void *)(tile + c * W + l), b = *(const LfQuad *)(const void *)(tile + (c + 1) * W + l);
+            LfTwo x = (LfTwo)__builtin_shufflevector(a, b, 0, 4, 1, 5), y = (LfTwo)__builtin_shufflevector(a, b, 2, 6, 3, 7);
+            double pair[4] = { x[0], x[1], y[0], y[1] };
+            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) *(lf_f64_u *)(void *)(dst + off[l + k] + 4 * c) = pair[k];
+        }
+}
+#endif
+
 /* tile[c W + l] = the T at src + off[l] + c sizeof(T), for l < n and c < C.
- * The last blocks overlap the ones before them, so only n < B or C < B is left to the plain loop. */
+ * The last blocks overlap the ones before them, so only few lanes or a single class are left to the plain loop. */
 static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src, const ptrdiff_t *off, ptrdiff_t n, ptrdiff_t C)
 {
-    if (n < B || C < B) {
+#ifdef LF_T_FLOAT
+    if (n >= 4 && (C == 2 || C == 3)) {
+        lf_pairs_to_tile(tile, W, src, off, n, C);
+        return;
+    }
+#endif
+    if (n < B || C < SEG) {
         for (ptrdiff_t c = 0; c < C; c++)
             for (ptrdiff_t l = 0; l < n; l++) tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + off[l] + c * (ptrdiff_t)sizeof(T));
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
         ptrdiff_t l = i + B < n ? i : n - B;
-        for (ptrdiff_t j = 0; j < C; j += B) {
-            ptrdiff_t c = j + B < C ? j : C - B;
-            NAME(LfVec) v[B];
-            for (int k = 0; k < B; k++) memcpy(&v[k], src + off[l + k] + c * (ptrdiff_t)sizeof(T), VEC_BYTES);
+        for (ptrdiff_t j = 0; j < C; j += SEG) {
+            ptrdiff_t c = j + SEG < C ? j : C - SEG;
+            NAME(LfLanes) v[SEG];
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = NAME(lf_join)(src + c * (ptrdiff_t)sizeof(T), off + l + k);
             NAME(lf_flip)(v);
-            for (int k = 0; k < B; k++) memcpy(&tile[(c + k) * W + l], &v[k], VEC_BYTES);
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) *(NAME(LfLanes) *)(void *)(tile + (c + k) * W + l) = v[k];
         }
     }
 }
@@ -247,19 +303,25 @@ static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src
 /* The reverse. */
 static void NAME(lf_tile_to_rows)(char *dst, const ptrdiff_t *off, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
 {
-    if (n < B || C < B) {
+#ifdef LF_T_FLOAT
+    if (n >= 4 && (C == 2 || C == 3)) {
+        lf_tile_to_pairs(dst, off, tile, W, n, C);
+        return;
+    }
+#endif
+    if (n < B || C < SEG) {
         for (ptrdiff_t l = 0; l < n; l++)
             for (ptrdiff_t c = 0; c < C; c++) *(T_UNALIGNED *)(void *)(dst + off[l] + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
         ptrdiff_t l = i + B < n ? i : n - B;
-        for (ptrdiff_t j = 0; j < C; j += B) {
-            ptrdiff_t c = j + B < C ? j : C - B;
-            NAME(LfVec) v[B];
-            for (int k = 0; k < B; k++) memcpy(&v[k], &tile[(c + k) * W + l], VEC_BYTES);
+        for (ptrdiff_t j = 0; j < C; j += SEG) {
+            ptrdiff_t c = j + SEG < C ? j : C - SEG;
+            NAME(LfLanes) v[SEG];
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = *(const NAME(LfLanes) *)(const void *)(tile + (c + k) * W + l);
             NAME(lf_flip)(v);
-            for (int k = 0; k < B; k++) memcpy(dst + off[l + k] + c * (ptrdiff_t)sizeof(T), &v[k], VEC_BYTES);
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) NAME(lf_part)(dst + c * (ptrdiff_t)sizeof(T), off + l + k, v[k]);
         }
     }
 }
@@ -322,5 +384,8 @@ static void NAME(lf_store_tile)(char *dst, int dtype, const ptrdiff_t *off, ptrd
 #undef NARROW
 #undef LOAD_CASE
 #undef STORE_CASE
-#undef VEC_BYTES
+#undef SEG
+#undef SPAN
 #undef B
+#undef UP
+#undef SHUFFLE

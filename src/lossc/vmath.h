@@ -94,9 +94,9 @@ static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
     T x = -a;
     x = x < EXP_LO ? EXP_LO : x;
     NAME(LfReduced) d = NAME(lf_reduce)(x);
-    T p = d.r + (d.rlo + NAME(lf_exp_tail)(d.r));
-    T y = R(1.0) + p;
-    return (NAME(LfPair)){ NAME(lf_scale)(y, d.k), NAME(lf_scale)((R(1.0) - y) + p, d.k) };
+    T q = d.rlo + NAME(lf_exp_tail)(d.r), p = d.r + q, plo = (d.r - p) + q;
+    T y = R(1.0) + p, ylo = ((R(1.0) - y) + p) + plo;
+    return (NAME(LfPair)){ NAME(lf_scale)(y, d.k), NAME(lf_scale)(ylo, d.k) };
 }
 
 /* exp(x) - 1, all reals; relative accuracy near 0.
@@ -181,24 +181,27 @@ static inline T NAME(lf_log)(T x)
 }
 
 /* log(1 + x): -inf at -1, NaN below; relative accuracy near 0 (but +0 for -0).
- * e is that of u = fl(1 + x); f = 2^-e x + (2^-e - 1) comes out exact: the terms cancel to within a factor 2 (Sterbenz), or e = 0. */
+ * e is that of u = fl(1 + x), and 2^-e (1 + x) - 1 = v + (t - 1), v = 2^-e x, t = 2^-e. The sum is exact, its terms being within a factor 2
+ * (Sterbenz) or t = 1, except for sqrt2 - 1 < x < 1/2 and where t - 1 rounds: there |t - 1| > |v|, and flo is what it dropped. */
 static inline T NAME(lf_log1p)(T x)
 {
     U b = NAME(lf_split)(R(1.0) + x), e = b & ~MANT_MASK;
     T v = REAL(BITS(x) - e + ((U)T_BIAS << T_MANT));       /* 2^-e x; e = 0 where x is small enough to be subnormal */
     T t = REAL(((U)(2 * T_BIAS) << T_MANT) - e);           /* 2^-e */
     t = x > 4 / T_EPS ? 0 : t;                             /* lost against 1, and not a normal number for the largest x */
-    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - T_BIAS, v + (t - R(1.0)), 0);
+    T a = t - R(1.0), f = a + v, flo = (a - f) + v;
+    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - T_BIAS, f, flo);
     y = x < T_INF ? y : x;
     return x > -1 ? y : x == -1 ? -T_INF : T_NAN;
 }
 
-/* log(1 + t) for a pair 0 <= t <= 1: above sqrt2 - 1 it is ln2 + log(1 + (t - 1)/2), t - 1 being exact. */
+/* log(1 + t) for a pair 0 <= t <= 1: above sqrt2 - 1 it is ln2 + log(1 + (t - 1)/2), what t - 1 drops going into flo. */
 static inline T NAME(lf_log1p_pair)(NAME(LfPair) t)
 {
     T big = t.hi > R(0.4140625) ? R(1.0) : 0;
-    T f = big > 0 ? R(0.5) * t.hi - R(0.5) : t.hi;
-    T flo = big > 0 ? R(0.5) * t.lo : t.lo;
+    T a = R(0.5) * t.hi, g = a - R(0.5), glo = (R(-0.5) - g) + a;
+    T f = big > 0 ? g : t.hi;
+    T flo = big > 0 ? glo + R(0.5) * t.lo : t.lo;
     return NAME(lf_log_sum)(big, f, flo);
 }
 
