@@ -12,6 +12,9 @@
 #include <immintrin.h>
 #endif
 
+#define LF_BOUNCE 512    /* elements on the stack between a conversion and a streaming store */
+#define LF_SUBTILE 64    /* rows and classes of the part of a tile that is transposed on the stack */
+
 #define LF_UNALIGNED(S) S __attribute__((aligned(1), may_alias))
 typedef LF_UNALIGNED(float) lf_f32_u;
 typedef LF_UNALIGNED(double) lf_f64_u;
@@ -24,9 +27,6 @@ typedef LF_UNALIGNED(uint64_t) lf_u64_u;
 typedef LF_UNALIGNED(int8_t) lf_i8_u;
 typedef LF_UNALIGNED(uint8_t) lf_u8_u;
 
-#define LF_CHUNK 512     /* elements converted on the stack at a time */
-
-#define LF_PART 64       /* rows and classes of the part of a tile that is transposed on the stack */
 
 static inline ptrdiff_t lf_itemsize(int dtype)
 {
@@ -75,6 +75,31 @@ static inline void lf_store_fence(void)
 #endif
 }
 
+/* Runs of float16 to float and back by the processor's conversion: 2 to 5 times the integer form's speed up, 4 to 10 times down; same results but for
+ * the quiet bit of a NaN). Return how many elements were done, a multiple of 8; the integer loop takes the rest. */
+static inline ptrdiff_t lf_f16_run_to_f32(float *restrict dst, const char *src, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#if defined __F16C__
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + 2 * i))));
+#else
+    (void)dst, (void)src, (void)n;
+#endif
+    return i;
+}
+
+static inline ptrdiff_t lf_f32_run_to_f16(char *dst, const float *restrict src, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#if defined __F16C__
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((void *)(dst + 2 * i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    (void)dst, (void)src, (void)n;
+#endif
+    return i;
+}
+
 /* double to float, inexact results to the neighbour with an odd mantissa: rounding that once more, to 16 bits, is rounding x once. */
 static inline float lf_to_odd(double x)
 {
@@ -98,13 +123,19 @@ static inline float lf_to_odd(double x)
 
 /* ---- runs --------------------------------------------------------------------------------------------------------------------------- */
 
-#define LOAD_CASE(DTYPE, S, VALUE)                                                             \
-    case DTYPE:                                                                                \
-        if (stride == sizeof(S)) {                                                             \
-            const S *p = (const void *)src;                                                    \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) { S v = p[i]; dst[i] = (T)(VALUE); }            \
-        } else                                                                                 \
-            for (ptrdiff_t i = 0; i < n; i++) { S v = *(const S *)(const void *)(src + i * stride); dst[i] = (T)(VALUE); } \
+#define LOAD_CASE(DTYPE, S, VALUE)                                                  \
+    case DTYPE:                                                                     \
+        if (stride == sizeof(S)) {                                                  \
+            const S *p = (const void *)src;                                         \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {                 \
+                S v = p[i];                                                         \
+                dst[i] = (T)(VALUE);                                                \
+            }                                                                       \
+        } else                                                                      \
+            for (ptrdiff_t i = 0; i < n; i++) {                                     \
+                S v = *(const S *)(const void *)(src + i * stride);                 \
+                dst[i] = (T)(VALUE);                                                \
+            }                                                                       \
         return;
 
 /* dst[i] = the element at src + i stride, any dtype. */
@@ -119,6 +150,12 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
         for (ptrdiff_t i = 1; i < n; i++) dst[i] = dst[0];
         return;
     }
+#ifdef LF_T_FLOAT
+    if (dtype == LF_F16 && stride == 2) {
+        ptrdiff_t done = lf_f16_run_to_f32(dst, src, n);
+        dst += done, src += 2 * done, n -= done;
+    }
+#endif
     switch (dtype) {
     LOAD_CASE(LF_F16, lf_u16_u, lf_f16_to_f32(v))
     LOAD_CASE(LF_BF16, lf_u16_u, lf_bf16_to_f32(v))
@@ -136,13 +173,19 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
     }
 }
 
-#define STORE_CASE(DTYPE, S, VALUE)                                                            \
-    case DTYPE:                                                                                \
-        if (stride == sizeof(S)) {                                                             \
-            S *p = (void *)dst;                                                                \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) { T v = src[i]; p[i] = (S)(VALUE); }            \
-        } else                                                                                 \
-            for (ptrdiff_t i = 0; i < n; i++) { T v = src[i]; *(S *)(void *)(dst + i * stride) = (S)(VALUE); }    \
+#define STORE_CASE(DTYPE, S, VALUE)                                                 \
+    case DTYPE:                                                                     \
+        if (stride == sizeof(S)) {                                                  \
+            S *p = (void *)dst;                                                     \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {                 \
+                T v = src[i];                                                       \
+                p[i] = (S)(VALUE);                                                  \
+            }                                                                       \
+        } else                                                                      \
+            for (ptrdiff_t i = 0; i < n; i++) {                                     \
+                T v = src[i];                                                       \
+                *(S *)(void *)(dst + i * stride) = (S)(VALUE);                      \
+            }                                                                       \
         return;
 
 /* The element at dst + i stride = src[i] rounded to a float dtype; stream: past the caches where contiguous. */
@@ -154,14 +197,20 @@ static void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *rest
         return;
     }
     if (stride == lf_itemsize(dtype) && stream) {
-        double buffer[LF_CHUNK];
-        for (ptrdiff_t i = 0; i < n; i += LF_CHUNK) {
-            ptrdiff_t m = n - i < LF_CHUNK ? n - i : LF_CHUNK;
+        double buffer[LF_BOUNCE];
+        for (ptrdiff_t i = 0; i < n; i += LF_BOUNCE) {
+            ptrdiff_t m = n - i < LF_BOUNCE ? n - i : LF_BOUNCE;
             NAME(lf_store)((char *)buffer, dtype, stride, src + i, m, 0);
             lf_stream_bytes(dst + i * stride, (const char *)buffer, m * stride);
         }
         return;
     }
+#ifdef LF_T_FLOAT
+    if (dtype == LF_F16 && stride == 2) {
+        ptrdiff_t done = lf_f32_run_to_f16(dst, src, n);
+        dst += 2 * done, src += done, n -= done;
+    }
+#endif
     switch (dtype) {
     STORE_CASE(LF_F16, lf_u16_u, lf_f32_to_f16(NARROW(v)))
     STORE_CASE(LF_BF16, lf_u16_u, lf_f32_to_bf16(NARROW(v)))
@@ -337,12 +386,12 @@ static void NAME(lf_load_tile)(T *restrict tile, const char *src, int dtype, con
     } else if (cstride == item && dtype == T_DTYPE) {
         NAME(lf_rows_to_tile)(tile, W, src, off, W, C);
     } else {
-        int whole = cstride == item && C <= LF_PART && lf_evenly(off, C * item, W);      /* all rows are one run */
-        T part[LF_PART * LF_PART];
-        ptrdiff_t at[LF_PART];
-        for (ptrdiff_t c = 0; c < C; c += LF_PART)
-            for (ptrdiff_t l = 0; l < W; l += LF_PART) {
-                ptrdiff_t m = C - c < LF_PART ? C - c : LF_PART, n = W - l < LF_PART ? W - l : LF_PART;
+        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W);      /* all rows are one run */
+        T part[LF_SUBTILE * LF_SUBTILE];
+        ptrdiff_t at[LF_SUBTILE];
+        for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
+            for (ptrdiff_t l = 0; l < W; l += LF_SUBTILE) {
+                ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
                 for (ptrdiff_t k = 0; k < n; k++) {
                     at[k] = k * m * (ptrdiff_t)sizeof(T);
                     if (!whole) NAME(lf_load)(part + k * m, src + off[l + k] + c * cstride, dtype, cstride, m);
@@ -363,12 +412,12 @@ static void NAME(lf_store_tile)(char *dst, int dtype, const ptrdiff_t *off, ptrd
     } else if (cstride == item && dtype == T_DTYPE && !stream) {
         NAME(lf_tile_to_rows)(dst, off, tile, W, W, C);
     } else {
-        int whole = cstride == item && C <= LF_PART && lf_evenly(off, C * item, W);
-        T part[LF_PART * LF_PART];
-        ptrdiff_t at[LF_PART];
-        for (ptrdiff_t c = 0; c < C; c += LF_PART)
-            for (ptrdiff_t l = 0; l < W; l += LF_PART) {
-                ptrdiff_t m = C - c < LF_PART ? C - c : LF_PART, n = W - l < LF_PART ? W - l : LF_PART;
+        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W);
+        T part[LF_SUBTILE * LF_SUBTILE];
+        ptrdiff_t at[LF_SUBTILE];
+        for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
+            for (ptrdiff_t l = 0; l < W; l += LF_SUBTILE) {
+                ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
                 for (ptrdiff_t k = 0; k < n; k++) at[k] = k * m * (ptrdiff_t)sizeof(T);
                 NAME(lf_tile_to_rows)((char *)part, at, tile + c * W + l, W, n, m);
                 if (whole) NAME(lf_store)(dst + off[l], dtype, item, part, n * m, stream);

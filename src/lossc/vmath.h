@@ -86,7 +86,7 @@ static inline T NAME(lf_exp_neg)(T x)
     return x < EXP_NORMAL ? 0 : y;
 }
 
-/* exp(-a) for a >= 0 as hi + lo, hi within an ulp, the sum to some 1.3 times T's precision. */
+/* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
 typedef struct { T hi, lo; } NAME(LfPair);
 
 static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
