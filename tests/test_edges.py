@@ -1,0 +1,268 @@
+"""Edges: the points of the table of cases, and special rows of every length, beside ordinary ones; where lossfast is not torch."""
+
+import math
+
+import numpy as np
+import pytest
+
+import lossfast as lf
+import lossfast.functional as F
+import reference
+from calls import LIVE, bits, call, close
+
+INF, NAN = np.inf, np.nan
+FLT_MAX = float(np.finfo(np.float32).max)
+EDGES = [pytest.param(case, edge, id=f"{case.function}-{edge.why}") for case in LIVE for edge in case.edges]
+
+
+def array(value, dtype):
+    value = np.asarray(value)
+    return value.astype(dtype) if value.dtype.kind == "f" else value
+
+
+def same(got, want, dtype, exact):
+    with np.errstate(over="ignore"):
+        want = np.asarray(want, float).astype(dtype)
+    np.testing.assert_allclose(got, want, rtol=0 if exact else {np.float32: 1e-6, np.float64: 1e-12}[dtype], atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case, edge", EDGES)
+def test_edge(isa, case, edge, dtype):
+    arrays = [array(a, dtype) for a in edge.arrays]
+    keywords = {k: array(v, dtype) if isinstance(v, np.ndarray) else v for k, v in (edge.options or {}).items()}
+    keywords |= {"reduction": "none"} if case.reductions else {}
+    same(call(case, arrays, keywords), edge.value, dtype, edge.exact)
+    value, gradient = lf.value_and_grad(getattr(F, case.function))(*arrays, **keywords)
+    same(value, edge.value, dtype, edge.exact)
+    if edge.gradient is not None:
+        same(gradient, edge.gradient, dtype, edge.exact)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "elementwise" and c.edges])
+def test_elementwise_edges_anywhere_in_a_run(isa, case):
+    """The edge points hold at every place of a vector, and disturb none of their neighbours."""
+    for edge in case.edges:
+        points = [array(a, np.float32) for a in edge.arrays]
+        keywords = (edge.options or {}) | ({"reduction": "none"} if case.reductions else {})
+        calm, _ = case.draw(np.random.default_rng(1), (100,), np.float32)
+        if edge.options and "log_target" in edge.options:
+            calm = (calm[0], np.log(calm[1]))
+        if edge.options and edge.options.get("log_input") is False:
+            calm = (np.abs(calm[0]), calm[1])
+        want = call(case, calm, keywords)
+        n = len(points[0])
+        for place in (0, 1, 15, 31, 40, 100 - n):
+            spoiled = [c.copy() for c in calm]
+            for c, p in zip(spoiled, points):
+                c[place : place + n] = p
+            got = call(case, spoiled, keywords)
+            same(got[place : place + n], edge.value, np.float32, edge.exact)
+            assert bits(np.delete(got, range(place, place + n))) == bits(np.delete(want, range(place, place + n)))
+
+
+# ---- special rows ---------------------------------------------------------------------------------------------------
+
+LENGTHS = [2, 3, 10, 63, 64, 65, 127, 128, 1000, 1025, 4100]
+
+
+def row(c, rng, **at):
+    x = rng.normal(size=c)
+    for name, value in at.items():
+        x[{"first": 0, "middle": c // 2, "last": c - 1}[name]] = value
+    return x
+
+
+SPECIAL = [  # what, row, logsumexp, softmax (None: not stated)
+    ("all -inf", lambda c, rng: np.full(c, -INF), -INF, NAN),
+    ("all lowest", lambda c, rng: np.full(c, -FLT_MAX), lambda c: -FLT_MAX, lambda c: 1 / c),
+    ("all highest", lambda c, rng: np.full(c, FLT_MAX), lambda c: FLT_MAX, lambda c: 1 / c),
+    ("all 1e30", lambda c, rng: np.full(c, 1e30), lambda c: 1e30, lambda c: 1 / c),
+    ("all -1e4", lambda c, rng: np.full(c, -1e4), lambda c: -1e4 + math.log(c), lambda c: 1 / c),
+    ("nan first", lambda c, rng: row(c, rng, first=NAN), NAN, NAN),
+    ("nan in the middle", lambda c, rng: row(c, rng, middle=NAN), NAN, NAN),
+    ("nan last", lambda c, rng: row(c, rng, last=NAN), NAN, NAN),
+    ("nan among -inf", lambda c, rng: np.where(np.arange(c) == c - 1, NAN, -INF), NAN, NAN),
+    ("nan and inf", lambda c, rng: row(c, rng, first=INF, last=NAN), NAN, NAN),
+    ("inf first", lambda c, rng: row(c, rng, first=INF), INF, None),
+    ("inf last", lambda c, rng: row(c, rng, last=INF), INF, None),
+    ("inf among -inf", lambda c, rng: np.where(np.arange(c) == c - 1, INF, -INF), INF, None),
+    ("all inf", lambda c, rng: np.full(c, INF), INF, NAN),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("c", LENGTHS)
+def test_special_rows_beside_ordinary_ones(isa, c, dtype, rng):
+    """In one batch, in any order, along either axis."""
+    rows = [make(c, rng) for _, make, _, _ in SPECIAL]
+    ordinary = rng.normal(size=(len(rows), c))
+    x = np.stack([ordinary, np.array(rows)], axis=1).reshape(-1, c).astype(dtype)
+    lse, p = F.logsumexp(x), F.softmax(x)
+    assert bits(F.logsumexp(x.T.copy(), axis=0)) == bits(lse) and bits(F.softmax(x.T.copy(), axis=0).T) == bits(p)
+    close(lse[::2], reference.logsumexp(x[::2]), dtype.__name__)
+    close(p[::2], reference.softmax(x[::2]), dtype.__name__)
+    for i, (what, _, value, probability) in enumerate(SPECIAL):
+        value = value(c) if callable(value) else value
+        np.testing.assert_allclose(lse[2 * i + 1], dtype(value), rtol=1e-6, err_msg=what)
+        if probability is not None:
+            probability = probability(c) if callable(probability) else probability
+            np.testing.assert_allclose(p[2 * i + 1], np.full(c, probability), rtol=1e-6, err_msg=what)
+
+
+@pytest.mark.parametrize("c", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masked_classes_change_nothing(isa, c, dtype, rng):
+    """-inf and -FLT_MAX logits, anywhere, have probability and gradient 0 and leave the loss that of the others."""
+    kept = np.sort(rng.choice(c, max(1, c // 2), replace=False))
+    x = rng.normal(size=(20, len(kept))).astype(dtype)
+    y = rng.integers(0, len(kept), 20)
+    want, want_gradient = lf.value_and_grad(F.cross_entropy)(x, y, reduction="none")
+    for low in (-INF, -FLT_MAX, -1e30):
+        full = np.full((20, c), low, dtype)
+        full[:, kept] = x
+        got, gradient = lf.value_and_grad(F.cross_entropy)(full, kept[y], reduction="none")
+        close(got, want, dtype.__name__)
+        close(gradient[:, kept], want_gradient, dtype.__name__)
+        assert not np.delete(gradient, kept, axis=1).any()
+        assert not np.delete(F.softmax(full), kept, axis=1).any()
+        assert (np.delete(F.log_softmax(full), kept, axis=1) <= low / 2).all() or len(kept) == c
+
+
+@pytest.mark.parametrize("c", LENGTHS)
+def test_plus_infinite_logit(isa, c, rng):
+    """The limit: certainty where the infinity is the target, infinite loss elsewhere, and no answer for two of them."""
+    for k in (0, c // 2, c - 1):
+        x = rng.normal(size=(3, c)).astype(np.float32)
+        x[:, k] = INF
+        x[2, (k + 1) % c] = INF
+        got = F.cross_entropy(x, np.array([k, (k + 1) % c, k]), reduction="none")
+        assert got[0] == 0 and got[1] == INF and math.isnan(got[2])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_logits_of_every_magnitude(isa, dtype, rng):
+    """From subnormal to the largest finite number: finite losses and gradients (or inf where the loss exceeds the range)."""
+    info = np.finfo(dtype)
+    powers = np.geomspace(float(info.smallest_subnormal), float(info.max), 60)
+    for c in (2, 10, 65, 1000):
+        x = (rng.uniform(-1, 1, (60, c)) * powers[:, None]).astype(dtype)
+        y = rng.integers(0, c, 60)
+        for labels in (y, x.argmax(1)):
+            got, gradient = lf.value_and_grad(F.cross_entropy)(x, labels, reduction="none")
+            wide = result_type(dtype)
+            with np.errstate(over="ignore"):
+                want = reference.cross_entropy(x, labels, reduction="none").astype(wide)
+            np.testing.assert_allclose(got, want, rtol=2e-6 if wide == np.float32 else 1e-13)
+            assert np.isfinite(gradient).all() and (np.abs(gradient) <= 1).all()
+
+
+def result_type(dtype):
+    return np.float64 if dtype == np.float64 else np.float32
+
+
+# ---- shapes ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_classes():
+    x = np.zeros((2, 0), np.float32)
+    for function in (F.cross_entropy, F.nll_loss):
+        with pytest.raises(IndexError, match=r"target\[0\] = 0 is out of range for 0 classes"):
+            function(x, np.zeros(2, int))
+        assert function(x, np.full(2, -100), reduction="sum") == 0
+        assert math.isnan(function(np.zeros((0, 0)), np.zeros(0, int)))
+    assert F.cross_entropy(x, np.zeros((2, 0), np.float32), reduction="sum") == 0
+    assert (F.logsumexp(x) == -INF).all() and F.softmax(x).shape == F.log_softmax(x).shape == (2, 0)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_no_rows(name):
+    x = np.zeros((0, 3), np.float32)
+    got, gradient = lf.value_and_grad(getattr(F, name))(x)
+    assert got.shape == ((0,) if name == "logsumexp" else (0, 3)) and gradient.shape == (0, 3)
+    assert (getattr(F, name)(x, axis=0) == -INF).all()
+
+
+def test_zero_dimensions():
+    for name in ("sigmoid", "logsigmoid", "softplus"):
+        value, gradient = lf.value_and_grad(getattr(F, name))(np.float32(0.5))
+        assert isinstance(value, np.float32) and gradient.shape == () and gradient.dtype == np.float32
+    assert F.logsumexp(3.0, axis=None) == 3
+    for name in ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss"):
+        if hasattr(F, name):
+            value, gradient = lf.value_and_grad(getattr(F, name))(np.float32(2), np.float32(1))
+            assert value == getattr(reference, name)(2, 1) and gradient.shape == ()
+
+
+@pytest.mark.parametrize("c", [1, 2, 10, 64, 65, 1000])
+def test_one_position_is_any_position(isa, c, rng):
+    x = rng.normal(size=c).astype(np.float32)
+    alone, gradient = lf.value_and_grad(F.cross_entropy)(x, c // 2)
+    batched, batched_gradient = lf.value_and_grad(F.cross_entropy)(x[None], [c // 2])
+    assert bits(alone) == bits(batched) and bits(gradient) == bits(batched_gradient[0])
+
+
+# ---- beyond 2^31, without the memory --------------------------------------------------------------------------------
+
+
+def test_more_than_two_to_the_31_elements():
+    n = 2**31 + 5
+    x = np.broadcast_to(np.float32(0.5), (n,))
+    assert F.logsumexp(x) == np.float32(0.5 + math.log(n))
+    if hasattr(F, "mse_loss"):
+        assert F.mse_loss(np.broadcast_to(np.float16(3), (n,)), np.broadcast_to(np.float16(1), (n,))) == 4
+
+
+def test_class_index_beyond_two_to_the_31():
+    n = 2**31 + 5
+    x = np.broadcast_to(np.float32(-3), (1, n))
+    assert F.nll_loss(x, np.array([n - 1])) == 3
+    with pytest.raises(IndexError, match=rf"target\[0\] = {n} is out of range for {n} classes"):
+        F.nll_loss(x, np.array([n]))
+
+
+# ---- gradients by other arguments at edges --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(F, "kl_div"), reason="kl_div has not landed")
+def test_kl_div_by_the_target_at_the_ends(isa):
+    """t = 0: log 0 + 1 - x is -inf, the one-sided derivative; log target -inf: exp(t) (t - x + 1) is 0, the limit."""
+    _, g = lf.value_and_grad(F.kl_div, argnums="target")(np.array([-1.0]), np.array([-INF]), log_target=True, reduction="sum")
+    assert g[0] == 0
+    _, g = lf.value_and_grad(F.kl_div, argnums="target")(np.array([-1.0]), np.array([0.0]), reduction="sum")
+    assert g[0] == -INF or g[0] == 0  # not NaN
+
+
+@pytest.mark.skipif(not hasattr(F, "gaussian_nll_loss"), reason="gaussian_nll_loss has not landed")
+def test_gaussian_variance_below_eps(isa):
+    """torch clamps the variance and passes the gradient at the clamped value on."""
+    _, g = lf.value_and_grad(F.gaussian_nll_loss, argnums="var")(np.array([1.0]), np.array([0.0]), np.array([1e-9]))
+    np.testing.assert_allclose(g, 0.5 * (1e6 - 1e12), rtol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(F, "gaussian_nll_loss"), reason="gaussian_nll_loss has not landed")
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (2, 3, 4)])
+def test_gaussian_variance_per_row(shape, rng):
+    """torch takes a variance of input.shape[:-1] as one per row; any other that broadcasts is broadcast."""
+    x, t = rng.normal(size=(2, *shape))
+    var = rng.uniform(0.5, 2, shape[:-1])
+    assert bits(F.gaussian_nll_loss(x, t, var)) == bits(F.gaussian_nll_loss(x, t, var[..., None]))
+    for var in (2.0, np.array(2.0), rng.uniform(0.5, 2, (1,) * len(shape)), rng.uniform(0.5, 2, shape[:-1] + (1,))):
+        assert bits(F.gaussian_nll_loss(x, t, var)) == bits(F.gaussian_nll_loss(x, t, np.broadcast_to(var, shape)))
+
+
+@pytest.mark.skipif(not hasattr(F, "binary_cross_entropy"), reason="binary_cross_entropy has not landed")
+def test_bce_gradient_near_the_ends(isa):
+    """torch's (x - y) / max(x (1 - x), 1e-12) inside; finite at the ends."""
+    x = np.array([1e-3, 1e-5, 0.5, 1 - 1e-5])
+    y = np.array([1.0, 0.0, 0.25, 1.0])
+    _, g = lf.value_and_grad(F.binary_cross_entropy)(x, y, reduction="sum")
+    np.testing.assert_allclose(g, (x - y) / (x * (1 - x)), rtol=1e-9)
+    _, g = lf.value_and_grad(F.binary_cross_entropy)(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0]), reduction="sum")
+    assert np.isfinite(g).all()
+
+
+@pytest.mark.skipif(not hasattr(F, "binary_cross_entropy_with_logits"), reason="not landed")
+def test_bce_with_logits_pos_weight_at_infinity(isa):
+    got = F.binary_cross_entropy_with_logits(np.array([INF, -INF]), np.array([1.0, 1.0]), pos_weight=np.array(2.0), reduction="none")
+    assert got.tolist() == [0, INF]

@@ -1,0 +1,499 @@
+"""Errors: one row per bad input.  The exception's type, and in its one sentence the argument's name, what was expected and what came.
+
+TypeError for dtypes and kinds, IndexError for class indices out of range, ValueError for the rest.  Nothing is written, whatever fails.
+"""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+import lossfast as lf
+import lossfast.functional as F
+from calls import LIVE, draw, wanted
+
+X = np.zeros((3, 4), np.float32)
+X3 = np.zeros((2, 4, 5), np.float32)
+Y = np.array([0, 1, 3])
+Y3 = np.zeros((2, 5), int)
+P = np.full((3, 4), 0.25, np.float32)
+W = np.ones(4, np.float32)
+CE, NLL, VG = F.cross_entropy, F.nll_loss, lf.value_and_grad
+
+
+def cell(why, error, words, call):
+    return pytest.param(error, words, call, id=why)
+
+
+def check(error, words, call):
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert message and "\n" not in message.strip(), message
+    for word in words:
+        assert re.search(rf"(?<![A-Za-z_]){re.escape(word)}(?![A-Za-z_])" if word.isidentifier() else re.escape(word), message), f"{word!r} is not in: {message}"
+
+
+# ---- kinds of arrays that are not numbers ---------------------------------------------------------------------------
+
+KINDS = {  # a maker of an array of the same shape, and what its message must say
+    "object": (lambda a: a.astype(object), "object"),
+    "complex64": (lambda a: a.astype(np.complex64), "complex64"),
+    "complex128": (lambda a: a.astype(np.complex128), "complex128"),
+    "str": (lambda a: a.astype(str), "<U"),
+    "bytes": (lambda a: a.astype("S8"), "S8"),
+    "datetime": (lambda a: a.astype("M8[s]"), "datetime64"),
+    "timedelta": (lambda a: a.astype("m8[s]"), "timedelta64"),
+    "void": (lambda a: np.zeros(a.shape, "V4"), "V4"),
+    "structured": (lambda a: np.zeros(a.shape, [("a", "f4")]), "a"),
+    "masked": (lambda a: np.ma.masked_array(a, np.zeros(a.shape, bool)), "masked"),
+}
+PLACES = {  # argument: the call with a bad array there
+    "cross_entropy input": ("input", lambda bad: CE(bad(X), Y)),
+    "cross_entropy 3-D input": ("input", lambda bad: CE(bad(X3), Y3)),
+    "cross_entropy labels": ("target", lambda bad: CE(X, bad(Y))),
+    "cross_entropy probabilities": ("target", lambda bad: CE(X, bad(P))),
+    "cross_entropy weight": ("weight", lambda bad: CE(X, Y, bad(W))),
+    "nll_loss input": ("input", lambda bad: NLL(bad(X), Y)),
+    "nll_loss labels": ("target", lambda bad: NLL(X, bad(Y))),
+    "nll_loss weight": ("weight", lambda bad: NLL(X, Y, bad(W))),
+    "logsumexp": ("input", lambda bad: F.logsumexp(bad(X))),
+    "softmax": ("input", lambda bad: F.softmax(bad(X))),
+    "log_softmax": ("input", lambda bad: F.log_softmax(bad(X))),
+    "sigmoid": ("input", lambda bad: F.sigmoid(bad(X))),
+    "logsigmoid": ("input", lambda bad: F.logsigmoid(bad(X))),
+    "softplus": ("input", lambda bad: F.softplus(bad(X))),
+    "grad_output of none": ("grad_output", lambda bad: VG(CE)(X, Y, reduction="none", grad_output=bad(np.zeros(3)))),
+    "grad_output of softmax": ("grad_output", lambda bad: VG(F.softmax)(X, grad_output=bad(X))),
+}  # fmt: skip
+NOT_NUMBERS = [
+    cell(f"{place}, {kind}", TypeError, [name, word], lambda call=call, bad=bad: call(bad))
+    for place, (name, call) in PLACES.items()
+    for kind, (bad, word) in KINDS.items()
+]
+
+
+@pytest.mark.parametrize("error, words, call", NOT_NUMBERS)
+def test_not_numbers(error, words, call):
+    check(error, words, call)
+
+
+# ---- other dtypes and kinds -----------------------------------------------------------------------------------------
+
+WRONG_KINDS = [
+    *[cell(f"{kind} labels", TypeError, ["target", kind], lambda kind=kind: CE(X, Y.astype(kind))) for kind in ("float16", "float32", "float64", "bool")],
+    *[cell(f"nll {kind} labels", TypeError, ["target", kind], lambda kind=kind: NLL(X, Y.astype(kind))) for kind in ("float16", "float32", "float64", "bool")],
+    cell("nll probabilities", (TypeError, ValueError), ["target"], lambda: NLL(X, P)),
+    cell("integer one-hot", (TypeError, ValueError), ["target"], lambda: CE(X, np.eye(4, dtype=int)[:3])),
+    cell("bool one-hot", (TypeError, ValueError), ["target"], lambda: CE(X, np.eye(4, dtype=bool)[:3])),
+    cell("float labels, 3-D", TypeError, ["target", "float32"], lambda: CE(X3, Y3.astype("f4"))),
+    cell("no input", TypeError, ["input"], lambda: CE(None, Y)),
+    cell("no target", TypeError, ["target"], lambda: CE(X, None)),
+    cell("target left out", TypeError, ["target"], lambda: CE(X)),
+    cell("everything left out", TypeError, ["input"], lambda: CE()),
+    cell("string", TypeError, ["input"], lambda: CE("logits", Y)),
+    cell("dict", TypeError, ["input"], lambda: F.softmax({"a": 1})),
+    cell("function", TypeError, ["input"], lambda: F.sigmoid(len)),
+    cell("fourth positional", TypeError, [], lambda: CE(X, Y, W, -100)),
+    cell("nll fourth positional", TypeError, [], lambda: NLL(X, Y, W, -100)),
+    cell("unknown keyword", TypeError, ["smoothing"], lambda: CE(X, Y, smoothing=0.1)),
+    cell("torch's dim", TypeError, ["dim"], lambda: F.softmax(X, dim=1)),
+    cell("nll has no label_smoothing", TypeError, ["label_smoothing"], lambda: NLL(X, Y, label_smoothing=0.1)),
+    cell("softmax has no where", TypeError, ["reduction"], lambda: F.softmax(X, reduction="mean")),
+    cell("reduction a number", (TypeError, ValueError), ["reduction"], lambda: CE(X, Y, reduction=1)),
+    cell("reduction None", (TypeError, ValueError), ["reduction"], lambda: CE(X, Y, reduction=None)),
+    cell("smoothing a string", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing="0.1")),
+    cell("smoothing None", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing=None)),
+    cell("smoothing an array", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing=np.zeros(2))),
+    cell("ignore_index a float", TypeError, ["ignore_index"], lambda: CE(X, Y, ignore_index=1.5)),
+    cell("ignore_index a string", TypeError, ["ignore_index"], lambda: CE(X, Y, ignore_index="pad")),
+    cell("ignore_index None", TypeError, ["ignore_index"], lambda: CE(X, Y, ignore_index=None)),
+    cell("nll ignore_index a float", TypeError, ["ignore_index"], lambda: NLL(X, Y, ignore_index=0.0)),
+    cell("axis a float", TypeError, ["axis"], lambda: CE(X, Y, axis=1.0)),
+    cell("axis a string", TypeError, ["axis"], lambda: CE(X, Y, axis="C")),
+    cell("axis a tuple", TypeError, ["axis"], lambda: CE(X, Y, axis=(0, 1))),
+    cell("softmax axis a float", TypeError, ["axis"], lambda: F.softmax(X, axis=0.5)),
+    cell("softmax axis a tuple", TypeError, ["axis"], lambda: F.softmax(X, axis=(0, 1))),
+    cell("log_softmax axis a string", TypeError, ["axis"], lambda: F.log_softmax(X, axis="x")),
+    cell("logsumexp axis a float", TypeError, ["axis"], lambda: F.logsumexp(X, axis=0.0)),
+    cell("logsumexp axis of floats", TypeError, ["axis"], lambda: F.logsumexp(X, axis=(0.0, 1.0))),
+    cell("where of floats", TypeError, ["where", "float64"], lambda: CE(X, Y, where=np.ones(3))),
+    cell("where of ints", TypeError, ["where", "int64"], lambda: CE(X, Y, where=np.ones(3, int))),
+    cell("where of strings", TypeError, ["where"], lambda: CE(X, Y, where=np.array(["a", "b", "c"]))),
+    cell("where masked", TypeError, ["where", "masked"], lambda: CE(X, Y, where=np.ma.ones(3, bool))),
+    cell("out a list", TypeError, ["out", "list"], lambda: CE(X, Y, reduction="none", out=[0.0] * 3)),
+    cell("out a number", TypeError, ["out"], lambda: F.softmax(X, out=1.0)),
+    cell("out a masked array", TypeError, ["out", "masked"], lambda: F.softmax(X, out=np.ma.zeros((3, 4), np.float32))),
+    cell("out of ints", TypeError, ["out", "int64"], lambda: F.softmax(X, out=np.zeros((3, 4), int))),
+    cell("out of complex", TypeError, ["out", "complex64"], lambda: F.log_softmax(X, out=np.zeros((3, 4), np.complex64))),
+    cell("out of bools", TypeError, ["out", "bool"], lambda: CE(X, Y, reduction="none", out=np.zeros(3, bool))),
+    cell("out of objects", TypeError, ["out", "object"], lambda: F.logsumexp(X, out=np.zeros(3, object))),
+    cell("grad_out a list", TypeError, ["grad_out", "list"], lambda: VG(CE)(X, Y, grad_out=[])),
+    cell("grad_out of ints", TypeError, ["grad_out", "int32"], lambda: VG(CE)(X, Y, grad_out=np.zeros((3, 4), np.int32))),
+    cell("grad_out of complex", TypeError, ["grad_out", "complex128"], lambda: VG(CE)(X, Y, grad_out=np.zeros((3, 4), complex))),
+    cell("value_and_grad of another function", TypeError, [], lambda: VG(np.sum)(X)),
+    cell("value_and_grad of no function", TypeError, [], lambda: VG(3)(X)),
+    cell("value_and_grad of a class", TypeError, [], lambda: VG(lf.CrossEntropyLoss)(X, Y)),
+    cell("argnums a float", TypeError, ["argnums"], lambda: VG(CE, argnums=0.5)(X, Y)),
+    cell("argnums None", TypeError, ["argnums"], lambda: VG(CE, argnums=None)(X, Y)),
+    cell("gradient by labels", TypeError, ["target", "int64"], lambda: VG(CE, argnums=1)(X, Y)),
+    cell("gradient by labels, named", TypeError, ["target", "int64"], lambda: VG(NLL, argnums="target")(X, Y)),
+    cell("threads a string", TypeError, [], lambda: lf.set_num_threads("2")),
+    cell("threads a float", TypeError, [], lambda: lf.set_num_threads(1.5)),
+    cell("threads None", TypeError, [], lambda: lf.set_num_threads(None)),
+]
+
+
+@pytest.mark.parametrize("error, words, call", WRONG_KINDS)
+def test_wrong_kinds(error, words, call):
+    check(error, words, call)
+
+
+# ---- shapes and values ----------------------------------------------------------------------------------------------
+
+WRONG_VALUES = [
+    # input and target
+    cell("0-d input", ValueError, ["input"], lambda: CE(np.float32(1), 0)),
+    cell("nll 0-d input", ValueError, ["input"], lambda: NLL(np.float32(1), 0)),
+    cell("ragged lists", ValueError, [], lambda: CE([[1.0, 2.0], [3.0]], [0, 0])),
+    cell("too few labels", ValueError, ["target", "(3,)", "(2,)"], lambda: CE(X, Y[:2])),
+    cell("too many labels", ValueError, ["target", "(3,)", "(4,)"], lambda: CE(X, np.zeros(4, int))),
+    cell("labels in a column", ValueError, ["target", "(3,)", "(3, 1)"], lambda: CE(X, Y[:, None])),
+    cell("labels in a row", ValueError, ["target", "(3,)", "(1, 3)"], lambda: CE(X, Y[None])),
+    cell("one label for a batch", ValueError, ["target", "(3,)", "()"], lambda: CE(X, 0)),
+    cell("labels for one row", ValueError, ["target", "()", "(3,)"], lambda: CE(X[0], Y)),
+    cell("3-D, labels (2, 4)", ValueError, ["target", "(2, 5)", "(2, 4)"], lambda: CE(X3, np.zeros((2, 4), int))),
+    cell("3-D, labels (2,)", ValueError, ["target", "(2, 5)", "(2,)"], lambda: CE(X3, np.zeros(2, int))),
+    cell("3-D, labels (10,)", ValueError, ["target", "(2, 5)", "(10,)"], lambda: CE(X3, np.zeros(10, int))),
+    cell("axis -1, labels (2, 5)", ValueError, ["target", "(2, 4)", "(2, 5)"], lambda: CE(X3, Y3, axis=-1)),
+    cell("axis 0, labels (3,)", ValueError, ["target", "(4,)", "(3,)"], lambda: CE(X, Y, axis=0)),
+    cell("probabilities of another shape", (TypeError, ValueError), ["target"], lambda: CE(X, P[:2])),
+    cell("probabilities transposed", (TypeError, ValueError), ["target"], lambda: CE(X, P.T)),
+    cell("nll too few labels", ValueError, ["target", "(3,)", "(2,)"], lambda: NLL(X, Y[:2])),
+    cell("nll labels in a column", ValueError, ["target", "(3,)", "(3, 1)"], lambda: NLL(X, Y[:, None])),
+    cell("nll 3-D labels", ValueError, ["target", "(2, 5)", "(5, 2)"], lambda: NLL(X3, Y3.T)),
+    # weight
+    cell("weight too short", ValueError, ["weight", "(4,)", "(3,)"], lambda: CE(X, Y, W[:3])),
+    cell("weight too long", ValueError, ["weight", "(4,)", "(5,)"], lambda: CE(X, Y, np.ones(5))),
+    cell("weight a number", ValueError, ["weight", "(4,)", "()"], lambda: CE(X, Y, 1.0)),
+    cell("weight a row", ValueError, ["weight", "(4,)", "(1, 4)"], lambda: CE(X, Y, W[None])),
+    cell("weight per sample", ValueError, ["weight", "(4,)", "(3,)"], lambda: NLL(X, Y, np.ones(3))),
+    cell("weight for probabilities", ValueError, ["weight", "(4,)", "(3,)"], lambda: CE(X, P, W[:3])),
+    cell("weight, unbatched", ValueError, ["weight", "(4,)", "(2,)"], lambda: CE(X[0], 1, W[:2])),
+    # where
+    cell("where too short", ValueError, ["where", "(3,)", "(2,)"], lambda: CE(X, Y, where=np.ones(2, bool))),
+    cell("where would enlarge", ValueError, ["where", "(3,)", "(2, 3)"], lambda: CE(X, Y, where=np.ones((2, 3), bool))),
+    cell("where of the input's shape", ValueError, ["where", "(3,)", "(3, 4)"], lambda: CE(X, Y, where=np.ones((3, 4), bool))),
+    cell("where, 3-D", ValueError, ["where", "(2, 5)", "(2, 4)"], lambda: NLL(X3, Y3, where=np.ones((2, 4), bool))),
+    # options
+    *[cell(f"reduction {r!r}", ValueError, ["reduction", r, "none", "mean", "sum"], lambda r=r: CE(X, Y, reduction=r)) for r in ("foo", "batchmean", "elementwise_mean", "MEAN")],
+    *[cell(f"nll reduction {r!r}", ValueError, ["reduction", r, "mean"], lambda r=r: NLL(X, Y, reduction=r)) for r in ("foo", "batchmean")],
+    *[cell(f"smoothing {s}", ValueError, ["label_smoothing", str(s)], lambda s=s: CE(X, Y, label_smoothing=s)) for s in (-0.1, 1.5, float("nan"), float("inf"), -1e-9)],
+    cell("ignore_index with probabilities", ValueError, ["ignore_index", "0"], lambda: CE(X, P, ignore_index=0)),
+    *[cell(f"axis {a}", ValueError, ["axis", str(a)], lambda a=a: CE(X, Y, axis=a)) for a in (2, -3, 100)],
+    *[cell(f"nll axis {a}", ValueError, ["axis", str(a)], lambda a=a: NLL(X, Y, axis=a)) for a in (2, -3)],
+    *[cell(f"{f} axis {a}", ValueError, ["axis", str(a)], lambda a=a, f=f: getattr(F, f)(X, axis=a)) for a in (2, -3) for f in ("softmax", "log_softmax", "logsumexp")],
+    cell("logsumexp axis twice", ValueError, ["axis"], lambda: F.logsumexp(X, axis=(0, 0))),
+    cell("logsumexp axis twice, negative", ValueError, ["axis"], lambda: F.logsumexp(X, axis=(1, -1))),
+    cell("logsumexp axes out of range", ValueError, ["axis", "5"], lambda: F.logsumexp(X, axis=(0, 5))),
+    cell("logsumexp of a number", ValueError, ["axis"], lambda: F.logsumexp(1.0)),
+    # out
+    cell("out with mean", ValueError, ["out", "reduction"], lambda: CE(X, Y, out=np.zeros((), np.float32))),
+    cell("out with sum", ValueError, ["out", "reduction"], lambda: NLL(X, Y, reduction="sum", out=np.zeros((), np.float32))),
+    cell("out too short", ValueError, ["out", "(3,)", "(2,)"], lambda: CE(X, Y, reduction="none", out=np.zeros(2, np.float32))),
+    cell("out too long", ValueError, ["out", "(3,)", "(4,)"], lambda: NLL(X, Y, reduction="none", out=np.zeros(4, np.float32))),
+    cell("out would broadcast", ValueError, ["out", "(3,)", "(2, 3)"], lambda: CE(X, Y, reduction="none", out=np.zeros((2, 3), np.float32))),
+    cell("softmax out transposed", ValueError, ["out", "(3, 4)", "(4, 3)"], lambda: F.softmax(X, out=np.zeros((4, 3), np.float32))),
+    cell("log_softmax out too small", ValueError, ["out", "(3, 4)", "(3,)"], lambda: F.log_softmax(X, out=np.zeros(3, np.float32))),
+    cell("logsumexp out keeps no axis", ValueError, ["out", "(3,)", "(3, 1)"], lambda: F.logsumexp(X, out=np.zeros((3, 1), np.float32))),
+    cell("logsumexp out, keepdims", ValueError, ["out", "(3, 1)", "(3,)"], lambda: F.logsumexp(X, keepdims=True, out=np.zeros(3, np.float32))),
+    cell("out read-only", ValueError, ["out", "read-only"], lambda: F.softmax(X, out=np.broadcast_to(np.float32(0), (3, 4)))),
+    cell("ce out read-only", ValueError, ["out", "read-only"], lambda: CE(X, Y, reduction="none", out=np.broadcast_to(np.float32(0), 3))),
+    # gradients
+    cell("argnums out of range", ValueError, ["argnums", "9"], lambda: VG(CE, argnums=9)(X, Y)),
+    cell("argnums negative", ValueError, ["argnums", "-9"], lambda: VG(CE, argnums=-9)(X, Y)),
+    cell("argnums unknown", ValueError, ["argnums", "logits"], lambda: VG(CE, argnums="logits")(X, Y)),
+    cell("argnums unknown in a tuple", ValueError, ["argnums", "logits"], lambda: VG(CE, argnums=("input", "logits"))(X, Y)),
+    cell("argnums not an array argument", ValueError, ["argnums", "reduction"], lambda: VG(CE, argnums="reduction")(X, Y)),
+    cell("argnums twice", ValueError, ["argnums"], lambda: VG(CE, argnums=(0, 0))(X, Y)),
+    cell("argnums twice, both ways", ValueError, ["argnums"], lambda: VG(CE, argnums=(0, "input"))(X, Y)),
+    cell("argnums empty", ValueError, ["argnums"], lambda: VG(CE, argnums=())(X, Y)),
+    cell("gradient by a weight not given", ValueError, ["weight"], lambda: VG(CE, argnums="weight")(X, Y)),
+    cell("grad_output too short", ValueError, ["grad_output", "(3,)", "(2,)"], lambda: VG(CE)(X, Y, reduction="none", grad_output=np.ones(2))),
+    cell("grad_output for a scalar", ValueError, ["grad_output", "()", "(3,)"], lambda: VG(CE)(X, Y, grad_output=np.ones(3))),
+    cell("grad_output would enlarge", ValueError, ["grad_output", "(3,)", "(2, 3)"], lambda: VG(CE)(X, Y, reduction="none", grad_output=np.ones((2, 3)))),
+    cell("softmax grad_output", ValueError, ["grad_output", "(3, 4)", "(4, 3)"], lambda: VG(F.softmax)(X, grad_output=np.ones((4, 3)))),
+    cell("grad_out too small", ValueError, ["grad_out", "(3, 4)", "(3, 3)"], lambda: VG(CE)(X, Y, grad_out=np.zeros((3, 3), np.float32))),
+    cell("grad_out transposed", ValueError, ["grad_out", "(3, 4)", "(4, 3)"], lambda: VG(NLL)(X, Y, grad_out=np.zeros((4, 3), np.float32))),
+    cell("grad_out read-only", ValueError, ["grad_out", "read-only"], lambda: VG(CE)(X, Y, grad_out=np.broadcast_to(np.float32(0), (3, 4)))),
+    cell("grad_out one for two", (TypeError, ValueError), ["grad_out", "2"], lambda: VG(CE, argnums=(0, 1))(X, P, grad_out=(np.zeros_like(X),))),
+    cell("grad_out three for two", (TypeError, ValueError), ["grad_out", "2", "3"], lambda: VG(CE, argnums=(0, 1))(X, P, grad_out=(X.copy(), X.copy(), X.copy()))),
+    cell("softmax grad_out", ValueError, ["grad_out", "(3, 4)", "(12,)"], lambda: VG(F.softmax)(X, grad_out=np.zeros(12, np.float32))),
+    # settings
+    *[cell(f"{n} threads", ValueError, [str(n)], lambda n=n: lf.set_num_threads(n)) for n in (0, -1)],
+    *[cell(f"{n} threads for a while", ValueError, [str(n)], lambda n=n: lf.num_threads(n).__enter__()) for n in (0, -5)],
+]
+
+
+@pytest.mark.parametrize("error, words, call", WRONG_VALUES)
+def test_wrong_values(error, words, call):
+    check(error, words, call)
+
+
+# ---- classes: already at construction -------------------------------------------------------------------------------
+
+CONSTRUCTORS = [
+    *[cell(f"{c} reduction", ValueError, ["reduction", "foo"], lambda c=c: getattr(lf, c)(reduction="foo")) for c in sorted({c.cls for c in LIVE if c.cls})],
+    cell("CE smoothing", ValueError, ["label_smoothing", "1.5"], lambda: lf.CrossEntropyLoss(label_smoothing=1.5)),
+    cell("CE smoothing below", ValueError, ["label_smoothing", "-0.1"], lambda: lf.CrossEntropyLoss(label_smoothing=-0.1)),
+    cell("CE ignore_index", TypeError, ["ignore_index"], lambda: lf.CrossEntropyLoss(ignore_index="x")),
+    cell("NLL batchmean", ValueError, ["reduction", "batchmean"], lambda: lf.NLLLoss(reduction="batchmean")),
+    cell("CE unknown keyword", TypeError, ["gamma"], lambda: lf.CrossEntropyLoss(gamma=2)),
+]  # fmt: skip
+if hasattr(lf, "HuberLoss"):
+    CONSTRUCTORS += [cell(f"delta {d}", ValueError, ["delta", str(d)], lambda d=d: lf.HuberLoss(delta=d)) for d in (0, -1.0, float("nan"))]
+    CONSTRUCTORS += [cell(f"beta {b}", ValueError, ["beta", str(b)], lambda b=b: lf.SmoothL1Loss(beta=b)) for b in (-1.0, float("nan"))]
+
+
+@pytest.mark.parametrize("error, words, call", CONSTRUCTORS)
+def test_constructors(error, words, call):
+    check(error, words, call)
+
+
+# ---- class indices --------------------------------------------------------------------------------------------------
+
+
+def marked(shape, positions, value, dtype=np.int64):
+    y = np.zeros(shape, dtype)
+    for position in positions:
+        y[position] = value
+    return y
+
+
+LABELS = [  # input shape, labels, ignore_index, what the message says
+    ((3, 4), marked(3, [2], 4), "target[2] = 4 is out of range for 4 classes"),
+    ((3, 4), marked(3, [0], -1), "target[0] = -1 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1, 2], 7), "target[1] = 7 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 2**62), f"target[1] = {2**62} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], -(2**63)), f"target[1] = {-(2**63)} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 2**32), f"target[1] = {2**32} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 2**64 - 1, np.uint64), f"target[1] = {2**64 - 1} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 2**63, np.uint64), f"target[1] = {2**63} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 255, np.uint8), "target[1] = 255 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 156, np.uint8), "target[1] = 156 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], -128, np.int8), "target[1] = -128 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 65535, np.uint16), "target[1] = 65535 is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], 2**32 - 1, np.uint32), f"target[1] = {2**32 - 1} is out of range for 4 classes"),
+    ((3, 4), marked(3, [1], -5, ">i4"), "target[1] = -5 is out of range for 4 classes"),
+    ((3, 1), marked(3, [2], 1), "target[2] = 1 is out of range for 1 classes"),
+    ((4,), np.array(4), "= 4 is out of range for 4 classes"),
+    ((200, 63), marked(200, [199], 63), "target[199] = 63 is out of range for 63 classes"),
+    ((200, 65), marked(200, [130], 65), "target[130] = 65 is out of range for 65 classes"),
+    ((5, 4100), marked(5, [4], 4100), "target[4] = 4100 is out of range for 4100 classes"),
+    ((2, 4, 5), marked((2, 5), [(1, 3)], 4), "target[1, 3] = 4 is out of range for 4 classes"),
+    ((2, 4, 5, 6), marked((2, 5, 6), [(1, 4, 5), (1, 4, 4)], -7), "target[1, 4, 4] = -7 is out of range for 4 classes"),
+    ((8, 257, 9), marked((8, 9), [(3, 7)], 50300), "target[3, 7] = 50300 is out of range for 257 classes"),
+    ((30000, 3), marked(30000, [29999, 12345, 20000], 3), "target[12345] = 3 is out of range for 3 classes"),
+    ((2, 3, 20000), marked((2, 20000), [(1, 19999), (1, 7)], 3), "target[1, 7] = 3 is out of range for 3 classes"),
+]
+OPTIONS = [{}, {"reduction": "sum"}, {"reduction": "none"}, {"weight": True}, {"label_smoothing": 0.1}]
+
+
+@pytest.mark.parametrize("shape, y, message", LABELS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("function", [CE, NLL])
+def test_class_index_out_of_range(isa, threads, function, shape, y, message, options):
+    """The first offending position, the same for any number of threads, with and without gradient."""
+    if function is NLL and "label_smoothing" in options:
+        pytest.skip("nll_loss has no label_smoothing")
+    x = np.zeros(shape, np.float32)
+    options = options | ({"weight": np.ones(shape[min(1, len(shape) - 1)], np.float32)} if "weight" in options else {})
+    check(IndexError, [message, "target"], lambda: function(x, y, **options))
+    check(IndexError, [message, "target"], lambda: VG(function)(x, y, **options))
+
+
+def test_class_index_positions_in_any_layout():
+    y = marked((3, 50), [(1, 7), (2, 3)], 9)
+    x = np.zeros((3, 4, 50), np.float32)
+    message = "target[1, 7] = 9 is out of range for 4 classes"
+    for labels in (y, np.asfortranarray(y), y[::-1][::-1], np.repeat(y, 2, 1)[:, ::2]):
+        check(IndexError, [message], lambda labels=labels: CE(x, labels))
+        check(IndexError, [message], lambda labels=labels: CE(np.asfortranarray(x), labels))
+    check(IndexError, [message], lambda: CE(np.moveaxis(x, 1, -1), y, axis=-1))
+    check(IndexError, [message], lambda: CE(np.moveaxis(x, 1, 0), y, axis=0))
+
+
+def test_ignored_labels_may_be_out_of_range():
+    assert CE(X, np.array([-100, 0, -100])) == np.float32(np.log(4))
+    assert CE(X, np.array([99, 0, 99]), ignore_index=99) == np.float32(np.log(4))
+    check(IndexError, ["target[0] = -100"], lambda: CE(X, np.array([-100, 0, 99]), ignore_index=99))
+
+
+def test_calls_after_an_error_are_right():
+    for _ in range(3):
+        with pytest.raises(IndexError):
+            CE(X, np.array([0, 9, 0]))
+        assert CE(X, Y) == np.float32(np.log(4))
+
+
+# ---- nothing is written ---------------------------------------------------------------------------------------------
+
+BIG = np.zeros((5000, 4), np.float32)
+LATE = marked(5000, [4999], 4)
+UNTOUCHED = [  # a failing call, given an output filled with 7
+    ("bad label, none", (5000,), lambda out: CE(BIG, LATE, reduction="none", out=out)),
+    ("bad label, wide rows", (3,), lambda out: CE(np.zeros((3, 4100), np.float32), marked(3, [2], 4100), reduction="none", out=out)),
+    ("nll bad label, none", (5000,), lambda out: NLL(BIG, LATE, reduction="none", out=out)),
+    ("bad label, gradient", (5000, 4), lambda out: VG(CE)(BIG, LATE, grad_out=out)),
+    ("bad label, gradient of none", (5000, 4), lambda out: VG(CE)(BIG, LATE, reduction="none", grad_out=out)),
+    ("nll bad label, gradient", (5000, 4), lambda out: VG(NLL)(BIG, LATE, grad_out=out)),
+    ("bad label, 3-D gradient", (2, 4, 5), lambda out: VG(CE)(X3, marked((2, 5), [(1, 4)], 4), grad_out=out)),
+    ("bad weight", (3,), lambda out: CE(X, Y, W[:3], reduction="none", out=out)),
+    ("bad dtype", (3, 4), lambda out: F.softmax(X.astype(complex), out=out)),
+    ("bad axis", (3, 4), lambda out: F.log_softmax(X, axis=7, out=out)),
+    ("bad grad_output", (3, 4), lambda out: VG(F.softmax)(X, grad_output=np.ones(7), grad_out=out)),
+    ("bad argnums", (3, 4), lambda out: VG(CE, argnums=(0, 5))(X, Y, grad_out=(out, out.copy()))),
+    ("bad where", (3,), lambda out: CE(X, Y, where=np.ones(7, bool), reduction="none", out=out)),
+    ("bad smoothing", (3,), lambda out: CE(X, Y, label_smoothing=7, reduction="none", out=out)),
+    ("second grad_out bad", (3, 4), lambda out: VG(CE, argnums=(0, 1))(X, P, grad_out=(out, np.zeros(3, np.float32)))),
+]
+
+
+@pytest.mark.parametrize("shape, call", [pytest.param(s, c, id=why) for why, s, c in UNTOUCHED])
+def test_outputs_are_untouched_after_an_error(threads, shape, call):
+    out = np.full(shape, 7, np.float32)
+    with pytest.raises((TypeError, ValueError, IndexError)):
+        call(out)
+    assert (out == 7).all()
+
+
+# ---- overlapping memory ---------------------------------------------------------------------------------------------
+
+
+def overlapping(n=40):
+    memory = np.arange(float(2 * n), dtype=np.float32)
+    return memory[:n].reshape(-1, 4), memory[2 : n + 2].reshape(-1, 4), memory
+
+
+OVERLAPS = [
+    ("softmax out", "out", lambda a, b: F.softmax(a, out=b)),
+    ("log_softmax out", "out", lambda a, b: F.log_softmax(a, out=b)),
+    ("log_softmax out transposed", "out", lambda a, b: F.log_softmax(a[:4], out=a[:4].T)),
+    ("logsumexp out", "out", lambda a, b: F.logsumexp(a, out=b[:, 0])),
+    ("cross_entropy out", "out", lambda a, b: CE(a, np.zeros(10, int), reduction="none", out=b[:, 1])),
+    ("cross_entropy grad_out", "grad_out", lambda a, b: VG(CE)(a, np.zeros(10, int), grad_out=b)),
+    ("cross_entropy grad_out over the probabilities", "grad_out", lambda a, b: VG(CE)(np.zeros((10, 4), np.float32), a, grad_out=b)),
+    ("cross_entropy grad_out over the weight", "grad_out", lambda a, b: VG(CE)(np.zeros((10, 4), np.float32), np.zeros(10, int), a[2], grad_out=b)),
+    ("nll_loss grad_out", "grad_out", lambda a, b: VG(NLL)(a, np.zeros(10, int), grad_out=b)),
+    ("softmax grad_out over grad_output", "grad_out", lambda a, b: VG(F.softmax)(np.zeros((10, 4), np.float32), grad_output=a, grad_out=b)),
+    ("two gradients over each other", "grad_out", lambda a, b: VG(CE, argnums=(0, 1))(np.zeros((10, 4), np.float32), np.ones((10, 4), np.float32), grad_out=(a, b))),
+    ("an output over itself", "out", lambda a, b: F.softmax(np.zeros((4, 4), np.float32), out=np.lib.stride_tricks.as_strided(b, (4, 4), (4, 4)))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, call", [pytest.param(n, c, id=why) for why, n, c in OVERLAPS])
+def test_overlapping_outputs_are_refused(name, call):
+    a, b, memory = overlapping()
+    before = memory.copy()
+    check(ValueError, [name, "overlap"], lambda: call(a, b))
+    assert (memory == before).all()
+
+
+# ---- elementwise losses ---------------------------------------------------------------------------------------------
+
+ELEMENTWISE = [c for c in LIVE if c.kind in ("elementwise", "row") and c.reductions]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in ELEMENTWISE])
+def test_elementwise_not_numbers(case, kind):
+    args, _ = draw(case, 0, (3, 4), "float32")
+    bad, word = KINDS[kind]
+    for i, name in enumerate(case.arrays):
+        check(TypeError, [name, word], lambda i=i: getattr(F, case.function)(*args[:i], bad(args[i]), *args[i + 1 :]))
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in ELEMENTWISE if c.kind == "elementwise"])
+def test_elementwise_shapes(case):
+    args, _ = draw(case, 0, (3, 4), "float32")
+    bad = np.zeros((3, 5), np.float32)
+    function = getattr(F, case.function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(ValueError, [list(case.arrays)[1], "(3, 5)", "(3, 4)"], lambda: function(args[0], bad, *args[2:]))
+    check(ValueError, ["out", "(3, 4)", "(4,)"], lambda: function(*args, reduction="none", out=np.zeros(4, np.float32)))
+    check(ValueError, ["where", "(3, 5)"], lambda: function(*args, where=bad == 0))
+    check(ValueError, ["reduction", "foo"], lambda: function(*args, reduction="foo"))
+    out = args[0].copy()
+    check(ValueError, ["grad_out", "overlap"], lambda: VG(function)(out[:2], *[a[:2] for a in args[1:]], grad_out=out[1:]))
+    for name in wanted(case, 0, (3, 4)):
+        check(ValueError, ["grad_out", "(3, 4)", "(2,)"], lambda name=name: VG(function, argnums=name)(*args, grad_out=np.zeros(2, np.float32)))
+
+
+def have(*names):
+    return all(hasattr(F, n) for n in names)
+
+
+U, V = np.full((3, 4), 0.5, np.float32), np.full((3, 4), 0.25, np.float32)
+
+
+def with_(a, position, value):
+    a = a.copy()
+    a[position] = value
+    return a
+
+
+DOMAINS = [
+    # function, exception, words, call
+    ("huber_loss", ["delta", "0"], lambda: F.huber_loss(U, V, delta=0)),
+    ("huber_loss", ["delta", "-1.0"], lambda: F.huber_loss(U, V, delta=-1.0)),
+    ("huber_loss", ["delta", "nan"], lambda: F.huber_loss(U, V, delta=float("nan"))),
+    ("smooth_l1_loss", ["beta", "-1.0"], lambda: F.smooth_l1_loss(U, V, beta=-1.0)),
+    ("smooth_l1_loss", ["beta", "nan"], lambda: F.smooth_l1_loss(U, V, beta=float("nan"))),
+    ("binary_cross_entropy", ["input[1, 2]", "1.5", "[0, 1]"], lambda: F.binary_cross_entropy(with_(U, (1, 2), 1.5), V)),
+    ("binary_cross_entropy", ["input[0, 1]", "-0.5", "[0, 1]"], lambda: F.binary_cross_entropy(with_(U, (0, 1), -0.5), V)),
+    ("binary_cross_entropy", ["target[2, 3]", "2", "[0, 1]"], lambda: F.binary_cross_entropy(U, with_(V, (2, 3), 2))),
+    ("binary_cross_entropy", ["target[0, 0]", "-1", "[0, 1]"], lambda: VG(F.binary_cross_entropy)(U, with_(V, (0, 0), -1))),
+    ("binary_cross_entropy", ["weight", "(3, 5)"], lambda: F.binary_cross_entropy(U, V, np.ones((3, 5)))),
+    ("binary_cross_entropy", ["weight", "(2, 3, 4)"], lambda: F.binary_cross_entropy(U, V, np.ones((2, 3, 4)))),
+    ("binary_cross_entropy", ["target", "(4,)", "(3, 4)"], lambda: F.binary_cross_entropy(U, V[0])),
+    ("binary_cross_entropy_with_logits", ["target", "(4,)", "(3, 4)"], lambda: F.binary_cross_entropy_with_logits(U, V[0])),
+    ("binary_cross_entropy_with_logits", ["weight", "(2, 3, 4)"], lambda: F.binary_cross_entropy_with_logits(U, V, np.ones((2, 3, 4)))),
+    ("binary_cross_entropy_with_logits", ["pos_weight", "(3,)"], lambda: F.binary_cross_entropy_with_logits(U, V, pos_weight=np.ones(3))),
+    ("gaussian_nll_loss", ["var[1, 2]", "-0.5"], lambda: F.gaussian_nll_loss(U, V, with_(U, (1, 2), -0.5))),
+    ("gaussian_nll_loss", ["var", "(5,)"], lambda: F.gaussian_nll_loss(U, V, np.ones(5))),
+    ("mse_loss", ["weight", "(4,)", "(3, 4)"], lambda: F.mse_loss(U, V, weight=np.ones(4))),
+    ("l1_loss", ["weight", "(4,)", "(3, 4)"], lambda: F.l1_loss(U, V, weight=np.ones(4))),
+    ("huber_loss", ["weight", "(4,)", "(3, 4)"], lambda: F.huber_loss(U, V, weight=np.ones(4))),
+]
+
+
+@pytest.mark.parametrize("words, call", [pytest.param(w, c, id=f"{f}-{w[0]}") for f, w, c in DOMAINS if have(f)])
+def test_domains(words, call):
+    check(ValueError, words, call)
+
+
+@pytest.mark.parametrize("function", [f for f in ("l1_loss", "mse_loss", "huber_loss", "smooth_l1_loss") if have(f)])
+def test_broadcasting_that_is_likely_a_mistake_warns(function):
+    with pytest.warns(UserWarning, match=r"target.*\(3,\).*\(3, 1\)|\(3, 1\).*\(3,\)"):
+        getattr(F, function)(np.zeros((3, 1)), np.zeros(3))
+
+
+@pytest.mark.parametrize("function", [f for f in ("kl_div", "gaussian_nll_loss", "poisson_nll_loss") if have(f)])
+def test_broadcasting_that_does_not_warn(function):
+    arrays = [np.full((3, 1), 0.5), np.full(3, 0.5), np.full(3, 0.5)][: 3 if function == "gaussian_nll_loss" else 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(F, function)(*arrays, reduction="sum")
+
+
+@pytest.mark.skipif(not have("kl_div"), reason="kl_div has not landed")
+def test_kl_div_mean_warns():
+    with pytest.warns(UserWarning, match="batchmean"):
+        F.kl_div(U, V)
+
+
+def test_the_table_is_long():
+    """150 cells for the foundation alone."""
+    assert len(NOT_NUMBERS) + len(WRONG_KINDS) + len(WRONG_VALUES) + len(LABELS) * 2 >= 300
