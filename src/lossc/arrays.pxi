@@ -1,0 +1,211 @@
+# Arrays in and out: dtypes, shapes, broadcasting, outputs. Every message names the argument, what was expected and what came.
+
+cdef enum:
+    NPY_USERDEF = 256
+
+cdef int bfloat16_num = -1   # NumPy's number for ml_dtypes.bfloat16, once one has been seen
+
+FLOATS = "float16, bfloat16, float32 or float64"
+
+
+cdef inline int dtype_code(cnp.ndarray a):
+    """The kernels' code of a dtype they read as it is, or -1."""
+    cdef int num = cnp.PyArray_TYPE(a)
+    if num == cnp.NPY_FLOAT32:
+        return LF_F32 if cnp.PyArray_ISNOTSWAPPED(a) else -1
+    if num >= NPY_USERDEF or num == cnp.NPY_VOID:
+        return LF_BF16 if is_bfloat16(a, num) else -1
+    if not cnp.PyArray_ISNOTSWAPPED(a):
+        return -1
+    if num == cnp.NPY_FLOAT64:
+        return LF_F64
+    if num == cnp.NPY_FLOAT16:
+        return LF_F16
+    if num == cnp.NPY_BOOL:
+        return LF_BOOL
+    cdef int size = cnp.PyArray_ITEMSIZE(a)
+    if cnp.PyTypeNum_ISUNSIGNED(num):
+        return LF_U8 if size == 1 else LF_U16 if size == 2 else LF_U32 if size == 4 else LF_U64
+    if cnp.PyTypeNum_ISINTEGER(num):
+        return LF_I8 if size == 1 else LF_I16 if size == 2 else LF_I32 if size == 4 else LF_I64
+    return -1
+
+
+cdef bint is_bfloat16(cnp.ndarray a, int num):
+    global bfloat16_num
+    if num == bfloat16_num:
+        return True
+    if num >= NPY_USERDEF and a.dtype.name == "bfloat16":
+        bfloat16_num = num
+        return True
+    return False
+
+
+cdef inline bint is_float(int code) noexcept:
+    return code <= LF_F64
+
+
+cdef inline bint is_integer(int code) noexcept:
+    return LF_I8 <= code <= LF_U64
+
+
+cdef cnp.ndarray as_array(object x, str name):
+    """The array behind an argument, in a dtype that the kernels read; copied only where it is byte-swapped or no array."""
+    cdef cnp.ndarray a
+    if type(x) is np.ndarray:
+        a = <cnp.ndarray>x
+        if dtype_code(a) >= 0:
+            return a
+    else:
+        ma = sys.modules.get("numpy.ma")
+        if ma is not None and isinstance(x, ma.MaskedArray):
+            raise TypeError(f"{name}: expected a plain array, got a masked array; pass where=~mask, or .filled()")
+        try:
+            a = np.asarray(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise type(error)(f"{name}: cannot be read as an array: {error}") from error
+        if type(a) is not np.ndarray:
+            a = a.view(np.ndarray)
+    if dtype_code(a) < 0:
+        if a.dtype.kind in "fiu" and not a.dtype.isnative and a.dtype.itemsize <= 8:
+            a = a.astype(a.dtype.newbyteorder("="))
+        else:
+            raise TypeError(f"{name}: expected a real array ({FLOATS}, or integers), got dtype {a.dtype}")
+    return a
+
+
+cdef inline void absent(LfArray *v) noexcept:
+    v.data = NULL
+
+
+cdef inline void fill_array(LfArray *v, cnp.ndarray a, int code, int ndim):
+    """Describe `a`, aligned to the right in `ndim` dimensions; broadcast ones get stride 0."""
+    cdef int d, lead = ndim - cnp.PyArray_NDIM(a)
+    v.data = <char *>cnp.PyArray_DATA(a)
+    v.dtype = code
+    for d in range(ndim):
+        v.stride[d] = 0 if d < lead or cnp.PyArray_DIM(a, d - lead) == 1 else cnp.PyArray_STRIDE(a, d - lead)
+
+
+cdef int merge_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) noexcept:
+    """Leave out dimensions of one element and merge neighbours that every array steps through evenly. Returns the number left, at least 1."""
+    cdef int d, i, kept = 0
+    cdef bint even
+    for d in range(ndim):
+        if shape[d] == 1:
+            continue
+        even = kept > 0
+        for i in range(count):
+            if even and arrays[i].stride[kept - 1] != arrays[i].stride[d] * shape[d]:
+                even = False
+        if even:
+            shape[kept - 1] *= shape[d]
+        else:
+            shape[kept] = shape[d]
+            kept += 1
+        for i in range(count):
+            arrays[i].stride[kept - 1] = arrays[i].stride[d]
+    if kept == 0:
+        shape[0] = 1
+        for i in range(count):
+            arrays[i].stride[0] = 0
+        kept = 1
+    return kept
+
+
+cdef object checked_size(tuple shape, str name):
+    """Number of elements of a shape, refused where it does not fit the address space."""
+    size = 1
+    for n in shape:
+        size *= n
+    if size > sys.maxsize // 8:
+        raise ValueError(f"{name}: shape {shape} has {size} elements, more than can be addressed")
+    return size
+
+
+cdef tuple shape_of(cnp.ndarray a):
+    return tuple([cnp.PyArray_DIM(a, d) for d in range(cnp.PyArray_NDIM(a))])
+
+
+cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tuple others):
+    """An output array given by the user: of the right shape and dtype, writeable, and not overlapping what is read."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"{name}: expected an ndarray to write into, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {out.shape}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"{name}: expected dtype {np.dtype(dtype)}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: is read-only")
+    if out.size > 1 and any(n > 1 and s == 0 for n, s in zip(out.shape, out.strides)):
+        raise ValueError(f"{name}: several of its elements share memory (strides {out.strides})")
+    for other in others:
+        if other is None or not np.may_share_memory(out, other):
+            continue
+        if out.ctypes.data == other.ctypes.data and out.shape == other.shape and out.strides == other.strides and out.dtype == other.dtype:
+            continue
+        if np.shares_memory(out, other, max_work=10_000_000):
+            raise ValueError(f"{name}: overlaps an array that is read; give the very same array, or one apart from it")
+    return out
+
+
+cdef int reduction_code(object reduction) except -1:
+    if reduction == "mean":
+        return 1
+    if reduction == "none":
+        return 0
+    if reduction == "sum":
+        return 2
+    if reduction == "elementwise_mean":
+        warnings.warn("reduction='elementwise_mean' is deprecated, please use reduction='mean' instead.", DeprecationWarning, stacklevel=3)
+        return 1
+    raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Scalar(void *data, cnp.dtype dtype, object base)
+
+
+cdef object scalar(double value, bint wide):
+    cdef float narrow
+    if wide:
+        return PyArray_Scalar(&value, float64_dtype, None)
+    narrow = <float>value
+    return PyArray_Scalar(&narrow, float32_dtype, None)
+
+
+cdef cnp.dtype float32_dtype = np.dtype(np.float32)
+cdef cnp.dtype float64_dtype = np.dtype(np.float64)
+
+
+cdef inline cnp.ndarray fresh(int ndim, cnp.npy_intp *shape, bint wide):
+    return cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
+
+
+cdef double ordered_sum(const double *part, Py_ssize_t n) noexcept nogil:
+    """Sum in order, with what each addition rounds off carried along (Neumaier)."""
+    cdef double s = 0, c = 0, t, x
+    cdef Py_ssize_t i
+    for i in range(n):
+        x = part[i]
+        t = s + x
+        if t - t == 0:
+            c += (s - t) + x if (s if s >= 0 else -s) >= (x if x >= 0 else -x) else (x - t) + s
+        s = t
+    return s + c
+
+
+# Outputs larger than this are written past the caches: what is written last would push out what is read next.
+cdef Py_ssize_t STREAM_BYTES = 16 << 20
+
+
+cdef object first_index(Py_ssize_t flat, tuple shape):
+    index = []
+    for n in reversed(shape):
+        index.append(flat % n)
+        flat //= n
+    return tuple(reversed(index))
+
+
+cdef str subscript(str name, tuple index):
+    return f"{name}[{', '.join(map(str, index))}]" if index else name

@@ -1,0 +1,83 @@
+/* What this machine can run, the names of the losses, and OpenMP's behaviour at fork. The only file that knows CPUs and operating systems. */
+#include "lossc.h"
+
+#if defined _OPENMP && !defined _WIN32
+#include <omp.h>
+#include <pthread.h>
+#endif
+
+#define ELEM(name, inputs, params) #name,
+const char *const lf_loss_names[] = {
+#include "losses.def"
+};
+#undef ELEM
+#define ELEM(name, inputs, params) inputs,
+const int lf_loss_inputs[] = {
+#include "losses.def"
+};
+#undef ELEM
+#define ELEM(name, inputs, params) params,
+const int lf_loss_params[] = {
+#include "losses.def"
+};
+#undef ELEM
+const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
+
+extern const LfKernels lf_kernels_base;
+#if defined __x86_64__ && !defined LF_NO_AVX2
+extern const LfKernels lf_kernels_avx2;
+#endif
+#if defined __x86_64__ && !defined LF_NO_AVX512
+extern const LfKernels lf_kernels_avx512;
+#endif
+
+const LfKernels *lf_isa(int i)
+{
+    const LfKernels *table[3] = {&lf_kernels_base};
+    int n = 1;
+#if defined __x86_64__ && !defined LF_NO_AVX2
+    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (avx2)
+        table[n++] = &lf_kernels_avx2;
+#endif
+#if defined __x86_64__ && !defined LF_NO_AVX512
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        table[n++] = &lf_kernels_avx512;
+#endif
+    return i < n ? table[i] : NULL;
+}
+
+int lf_isa_count(void)
+{
+    int n = 0;
+    while (n < 3 && lf_isa(n))
+        n++;
+    return n;
+}
+
+/* libgomp's pool does not survive fork: a child of the thread that owns one waits for workers that do not exist. Released just before the fork
+ * it is built anew in parent and child. Where the runtime cannot release it (before OpenMP 5.0), the child works with one thread. */
+static int serial;
+
+int lf_fork_serial(void) { return serial; }
+
+#if defined _OPENMP && !defined _WIN32
+extern int omp_pause_resource_all(omp_pause_resource_t) __attribute__((weak));
+
+static void before_fork(void)
+{
+    if (omp_pause_resource_all)
+        omp_pause_resource_all(omp_pause_soft);
+}
+
+static void after_fork_in_child(void)
+{
+    if (!omp_pause_resource_all)
+        serial = 1;
+}
+
+void lf_fork_init(void) { pthread_atfork(before_fork, NULL, after_fork_in_child); }
+#else
+void lf_fork_init(void) {}
+#endif

@@ -1,0 +1,379 @@
+# Elementwise losses: any number of inputs that broadcast against each other, weight, mask, reductions, gradients.
+
+LOSSES = {lf_loss_names[i].decode(): i for i in range(lf_loss_count)}
+
+
+cdef void run_elements(const LfElemJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    if threads == 1:
+        for b in range(blocks):
+            K.elem_block(job, b)
+    else:
+        for b in prange(blocks, schedule="static", num_threads=threads):
+            K.elem_block(job, b)
+
+
+cdef void run_folds(const LfElemJob *job, int arg, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    if threads == 1:
+        for b in range(blocks):
+            K.elem_fold(job, arg, b)
+    else:
+        for b in prange(blocks, schedule="static", num_threads=threads):
+            K.elem_fold(job, arg, b)
+
+
+cdef struct Totals:
+    double sum, mass
+    Py_ssize_t bad      # 4 * element + argument, or -1
+
+
+cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
+    """Run all blocks; sums in block order, the lowest block's error."""
+    cdef Py_ssize_t blocks = (job.size + LF_ELEM_BLOCK - 1) // LF_ELEM_BLOCK, b
+    cdef double here[96]
+    cdef void *memory = <void *>here
+    cdef bint want_sum = job.sum != NULL
+    if blocks > 32:
+        memory = malloc(blocks * 24)
+        if memory == NULL:
+            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
+    job.sum = <double *>memory if want_sum else NULL
+    job.mass = <double *>memory + blocks if want_mass else NULL
+    job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
+    with nogil:
+        run_elements(job, blocks, threads_for(blocks, 3))
+        totals.sum = ordered_sum(job.sum, blocks) if want_sum else 0
+        totals.mass = ordered_sum(job.mass, blocks) if want_mass else 0
+        totals.bad = -1
+        for b in range(blocks):
+            if job.bad[b] >= 0:
+                totals.bad = job.bad[b]
+                break
+        if blocks > 32:
+            free(memory)
+    return 0
+
+
+@cython.final
+cdef class Elementwise:
+    """One elementwise loss: its kernel and how it reads its arguments.
+
+    Parameters
+    ----------
+    kernel : name in losses.def
+    args : names of the inputs, in order
+    requires : what an element out of the domain should have been, for each input that has one
+    weight_mean : the mean divides by the sum of weights (else by the number of elements)
+    warn_broadcast : warn when input and target have different shapes
+    """
+    cdef int id, inputs, params
+    cdef readonly str name
+    cdef readonly tuple args
+    cdef dict requires
+    cdef bint weight_mean, warn_broadcast, same_shape
+
+    def __init__(self, kernel, args, *, requires=None, weight_mean=False, warn_broadcast=False, same_shape=False):
+        self.name, self.id, self.args = kernel, LOSSES[kernel], args
+        self.inputs, self.params = lf_loss_inputs[self.id], lf_loss_params[self.id]
+        if len(args) != self.inputs:
+            raise ValueError(f"{kernel}: takes {self.inputs} inputs, names given: {args}")
+        self.requires = requires
+        self.weight_mean, self.warn_broadcast, self.same_shape = weight_mean, warn_broadcast, same_shape
+
+    def __call__(self, object x, object y, object z, object weight, object reduction, object where, object out,
+                 double p0=0, double p1=0, double p2=0, double p3=0):
+        cdef Request request = take_request()
+        cdef int mode = reduction_code(reduction)
+        cdef cnp.ndarray ax = as_array(x, self.args[0]), ay = None, az = None
+        cdef bint plain, wide
+        cdef LfElemJob job
+        cdef Totals totals
+        cdef Py_ssize_t size
+        cdef int d
+        if self.inputs > 1:
+            ay = as_array(y, self.args[1])
+        if self.inputs > 2:
+            az = as_array(z, self.args[2])
+        wide = widens(x, ax, True) or (ay is not None and widens(y, ay, False)) or (az is not None and widens(z, az, False))
+        job.loss, job.wide, job.stream = self.id, wide, 0
+        job.param[0], job.param[1], job.param[2], job.param[3] = p0, p1, p2, p3
+        plain = (weight is None and where is None and out is None and request is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
+                 and (ay is None or contiguous_like(ay, ax)) and (az is None or contiguous_like(az, ax)))
+        if not plain:
+            return self.general(&job, request, mode, ax, ay, az, weight, where, out)
+        size = cnp.PyArray_SIZE(ax)
+        job.ndim, job.shape[0], job.size = 1, size, size
+        flat_array(&job.in_[0], ax)
+        flat_array(&job.in_[1], ay)
+        flat_array(&job.in_[2], az)
+        job.weight.data = job.where.data = job.upstream.data = job.out.data = job.hess.data = NULL
+        for d in range(4):
+            job.grad[d].data = NULL
+        job.scale = 1
+        job.sum = NULL
+        result = None
+        if mode == 0:
+            result = fresh(cnp.PyArray_NDIM(ax), cnp.PyArray_DIMS(ax), wide)
+            flat_array(&job.out, <cnp.ndarray>result)
+            job.stream = size * (8 if wide else 4) > STREAM_BYTES
+        else:
+            job.sum = <double *>1
+        run(&job, &totals, False)
+        if totals.bad >= 0:
+            self.raise_bad(totals.bad, shape_of(ax), ax, ay, az)
+        if mode == 0:
+            return result if cnp.PyArray_NDIM(ax) else (<cnp.ndarray>result)[()]
+        return scalar(totals.sum if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
+
+    cdef object general(self, LfElemJob *job, Request request, int mode, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
+                        object weight, object where, object out):
+        """Everything but contiguous inputs of one shape reduced to a value."""
+        cdef cnp.ndarray aw = None if weight is None else as_array(weight, "weight"), am = None, au = None, ao = None
+        cdef LfElemJob base
+        cdef Totals totals
+        cdef int slot, d
+        cdef double denominator, scale = 1, value
+        cdef bint reduced = mode != 0, weighted_mean
+        cdef tuple shape, reads = (ax, ay, az, aw), grads = ()
+        if where is not None:
+            am = as_array(where, "where")
+            if dtype_code(am) != LF_BOOL:
+                raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
+        if aw is not None and dtype_code(aw) == LF_BOOL:
+            raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
+        shape = self.result_shape(ax, ay, az, aw, am)
+        job.size = checked_size(shape, self.args[0])
+        base = job[0]
+        base.ndim = len(shape)
+        for d in range(base.ndim):
+            base.shape[d] = shape[d]
+        describe(&base.in_[0], ax, base.ndim)
+        describe(&base.in_[1], ay, base.ndim)
+        describe(&base.in_[2], az, base.ndim)
+        describe(&base.weight, aw, base.ndim)
+        describe(&base.where, am, base.ndim)
+        base.upstream.data = base.out.data = base.hess.data = NULL
+        for d in range(4):
+            base.grad[d].data = NULL
+        base.scale, base.weight_offset = 1, 0
+        weighted_mean = mode == 1 and self.weight_mean and aw is not None
+        base.count_mass = not weighted_mean
+
+        if request is not None and request.upstream is not None:
+            if reduced:
+                scale = float(request.upstream)
+            else:
+                au = as_array(request.upstream, "grad_output")
+                check_broadcast(au, shape, "grad_output")
+                describe(&base.upstream, au, base.ndim)
+
+        # A mean over weights or a mask needs its denominator before gradients are written; a user's array is only written once all is well.
+        denominator, value = <double>job.size, float("nan")
+        own_arrays = out is not None or (request is not None and request.out is not None)
+        if (request is not None and mode == 1 and (weighted_mean or am is not None)) or (self.requires and own_arrays):
+            job[0] = base
+            job.sum = <double *>1
+            self.merged(job)
+            run(job, &totals, am is not None or weighted_mean)
+            if totals.bad >= 0:
+                self.raise_bad(totals.bad, shape, ax, ay, az)
+            if am is not None or weighted_mean:
+                denominator = totals.mass
+            value = totals.sum / denominator if denominator != 0 else float("nan")
+        if mode == 1:
+            scale = scale / denominator if denominator != 0 else 0
+        base.scale = scale
+        base.weight_offset = -scale * value if weighted_mean else 0
+
+        if not reduced:
+            dtype = np.float64 if job.wide else np.float32
+            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads)
+            describe(&base.out, ao, base.ndim)
+            base.stream = ao.nbytes > STREAM_BYTES
+        elif out is not None:
+            raise ValueError("out: only with reduction='none'")
+        folds = []
+        if request is not None:
+            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, az, aw)
+        job[0] = base
+        job.sum = <double *>1 if reduced else NULL
+        self.merged(job)
+        run(job, &totals, reduced and (am is not None or weighted_mean))
+        if totals.bad >= 0:
+            self.raise_bad(totals.bad, shape, ax, ay, az)
+        for slot, target in folds:
+            base.grad[0].data = base.grad[1].data = base.grad[2].data = base.grad[3].data = base.out.data = base.hess.data = NULL
+            self.fold(&base, slot, <cnp.ndarray>target, shape)
+        if reduced:
+            if mode == 1 and (am is not None or weighted_mean):
+                denominator = totals.mass
+            result = scalar(totals.sum if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), job.wide)
+        else:
+            result = ao if out is not None or ao.ndim else ao[()]
+        return result if request is None else request.outcome(result, grads)
+
+    cdef void merged(self, LfElemJob *job) noexcept:
+        """Merge the job's dimensions."""
+        cdef LfArray *arrays[12]
+        cdef int n = 0, d
+        for d in range(3):
+            if job.in_[d].data != NULL:
+                arrays[n] = &job.in_[d]
+                n += 1
+        for d in range(4):
+            if job.grad[d].data != NULL:
+                arrays[n] = &job.grad[d]
+                n += 1
+        for a in (0, 1, 2, 3, 4):
+            arrays[n] = &job.weight if a == 0 else &job.where if a == 1 else &job.upstream if a == 2 else &job.out if a == 3 else &job.hess
+            if arrays[n].data != NULL:
+                n += 1
+        job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
+
+    cdef tuple result_shape(self, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, cnp.ndarray aw, cnp.ndarray am):
+        cdef list parts = [(n, a) for n, a in zip(self.args, (ax, ay, az))]
+        cdef tuple shape
+        if ay is not None and self.args[1] == "target" and (<object>ax).shape != (<object>ay).shape:
+            if self.same_shape:
+                raise ValueError(f"target: expected the shape of {self.args[0]}, {shape_of(ax)}, got {shape_of(ay)}")
+            if self.warn_broadcast:
+                warnings.warn(f"target: shape {shape_of(ay)} differs from that of {self.args[0]}, {shape_of(ax)}; they are broadcast, "
+                              "which is often a mistake", UserWarning, stacklevel=3)
+        shape = broadcast_shape(parts)
+        if self.same_shape and shape != shape_of(ax):
+            raise ValueError(f"{self.args[2]}: expected a shape that broadcasts to {shape_of(ax)}, got {shape_of(az)}")
+        if aw is not None:
+            check_broadcast(aw, shape, "weight")
+        if am is not None:
+            check_broadcast(am, shape, "where")
+        return shape
+
+    cdef tuple bind_gradients(self, Request request, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
+                              cnp.ndarray aw):
+        """Gradient arrays; those of broadcast arguments are left for a pass of their own."""
+        cdef list grads = [], folds = []
+        cdef int slot, i
+        cdef cnp.ndarray g, a
+        for i, name in enumerate(request.names):
+            slot = 3 if name == "weight" and "weight" not in self.args else self.args.index(name) if name in self.args else -1
+            a = None if slot < 0 else (ax, ay, az, aw)[slot]
+            if a is None:
+                known = ", ".join(self.args + (("weight",) if aw is not None else ()))
+                raise ValueError(f"argnums: {name} is not an array argument of this call; there is {known}")
+            g = gradient_array(request, i, a, name, (ax, ay, az, aw))
+            if shape_of(a) == shape:
+                describe(&base.grad[slot], g, base.ndim)
+                if g.nbytes > STREAM_BYTES:
+                    base.stream = 1
+            else:
+                folds.append((slot, g))
+            grads.append(g)
+        if request.hessian:
+            if shape_of(ax) != shape:
+                raise ValueError(f"{self.args[0]}: expected the broadcast shape {shape} for a Hessian, got {shape_of(ax)}")
+            g = np.empty(shape, gradient_dtype(ax, self.args[0]))
+            describe(&base.hess, g, base.ndim)
+            grads.append(g)
+        return tuple(grads), folds
+
+    cdef int fold(self, LfElemJob *base, int slot, cnp.ndarray g, tuple shape) except -1:
+        """Gradient by a broadcast argument: its own dimensions first, then those it is summed over."""
+        cdef LfElemJob job = base[0]
+        cdef int ndim = len(shape), lead = ndim - cnp.PyArray_NDIM(g), d, i = 0
+        cdef Py_ssize_t runs, pieces, blocks
+        cdef tuple kept = tuple([d for d in range(ndim) if d >= lead and cnp.PyArray_DIM(g, d - lead) == shape[d]])
+        cdef tuple summed = tuple([d for d in range(ndim) if d not in kept])
+        for d in kept + summed:
+            job.shape[i] = shape[d]
+            for q in range(3):
+                job.in_[q].stride[i] = base.in_[q].stride[d]
+            job.weight.stride[i], job.where.stride[i], job.upstream.stride[i] = base.weight.stride[d], base.where.stride[d], base.upstream.stride[d]
+            i += 1
+        job.fold = 1
+        for d in summed:
+            job.fold *= shape[d]
+        if job.size == 0:
+            g[...] = 0
+            return 0
+        self.merged(&job)
+        runs = job.size // job.fold
+        pieces = 1 if job.fold <= LF_ELEM_BLOCK else (job.fold + LF_ELEM_BLOCK - 1) // LF_ELEM_BLOCK
+        blocks = (job.size + LF_ELEM_BLOCK // job.fold * job.fold - 1) // (LF_ELEM_BLOCK // job.fold * job.fold) if pieces == 1 else runs * pieces
+        folded = np.empty((runs, pieces), np.float64)
+        job.folded = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded)
+        with nogil:
+            run_folds(&job, slot, blocks, threads_for(blocks, 3))
+        with np.errstate(over="ignore", invalid="ignore"):
+            g[...] = folded.sum(axis=1).reshape(shape_of(g)) if pieces > 1 else folded.reshape(shape_of(g))
+        return 0
+
+    cdef int raise_bad(self, Py_ssize_t code, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az) except -1:
+        cdef cnp.ndarray own = (ax, ay, az)[code & 3]
+        index = first_index(code >> 2, shape)
+        name = self.args[code & 3]
+        value = np.broadcast_to(own, shape)[index]
+        index = tuple([0 if n == 1 else i for i, n in zip(index[len(shape) - own.ndim:], shape_of(own))])
+        raise ValueError(f"{subscript(name, index)} = {value} is out of range: expected {self.requires[name]}")
+
+
+cdef inline bint widens(object given, cnp.ndarray a, bint is_input):
+    """Whether an argument makes the computation double: float64 arrays do, and an input of integers; Python's own numbers do not."""
+    cdef int code = dtype_code(a)
+    if type(given) is float or type(given) is int:
+        return False
+    return code == LF_F64 or (is_input and not is_float(code))
+
+
+cdef inline bint contiguous_like(cnp.ndarray a, cnp.ndarray b):
+    cdef int d, ndim = cnp.PyArray_NDIM(a)
+    if ndim != cnp.PyArray_NDIM(b) or not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(b, d):
+            return False
+    return True
+
+
+cdef inline void flat_array(LfArray *v, cnp.ndarray a):
+    """A contiguous array as one dimension."""
+    if a is None:
+        v.data = NULL
+        return
+    v.data = <char *>cnp.PyArray_DATA(a)
+    v.dtype = dtype_code(a)
+    v.stride[0] = cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline void describe(LfArray *v, cnp.ndarray a, int ndim):
+    if a is None:
+        v.data = NULL
+    else:
+        fill_array(v, a, dtype_code(a), ndim)
+
+
+cdef tuple broadcast_shape(list parts):
+    """The shape that named arrays broadcast to."""
+    cdef list shape = []
+    cdef int d, i
+    for name, a in parts:
+        if a is None:
+            continue
+        other = shape_of(a)
+        for d in range(len(other)):
+            i = len(other) - 1 - d
+            if d == len(shape):
+                shape.append(other[i])
+            elif shape[d] == 1:
+                shape[d] = other[i]
+            elif other[i] not in (1, shape[d]):
+                raise ValueError(f"{name}: shape {other} does not broadcast with {tuple(reversed(shape))}")
+    return tuple(reversed(shape))
+
+
+cdef int check_broadcast(cnp.ndarray a, tuple shape, str name) except -1:
+    cdef int d, lead = len(shape) - cnp.PyArray_NDIM(a)
+    for d in range(cnp.PyArray_NDIM(a)):
+        if lead < 0 or cnp.PyArray_DIM(a, d) not in (1, shape[lead + d]):
+            raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {shape_of(a)}")
+    return 0

@@ -1,0 +1,90 @@
+# The request for gradients (design note C).
+
+cdef extern from *:
+    """
+    static _Thread_local void *lf_request = NULL;
+    """
+    void *lf_request
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Request:
+    """Gradients wanted of the next loss: by which arguments, upstream gradient, where to."""
+    cdef tuple names       # arguments to differentiate by
+    cdef object upstream   # grad_output or None
+    cdef tuple out         # an array or None for each name
+    cdef bint single       # a gradient, not a tuple of them
+    cdef bint hessian      # also the diagonal of the Hessian by the first argument
+
+    cdef object outcome(self, object value, tuple grads):
+        return value, grads[0] if self.single else grads
+
+    cdef object out_for(self, int i):
+        return self.out[i] if self.out is not None else None
+
+
+cdef inline Request take_request():
+    """The request meant for the function that calls this, or None."""
+    global lf_request
+    cdef Request request
+    if lf_request == NULL:
+        return None
+    request = <Request>lf_request
+    lf_request = NULL
+    return request
+
+
+def take_python_request():
+    """For losses composed in Python: (names, grad_output, grad_out, single) or None."""
+    cdef Request request = take_request()
+    return None if request is None else (request.names, request.upstream, request.out, request.single)
+
+
+@cython.final
+cdef class ValueAndGrad:
+    """What `value_and_grad` returns: calls `f` with a request for gradients."""
+    cdef object f
+    cdef tuple names
+    cdef bint single, hessian
+
+    def __init__(self, f, tuple names, bint single, bint hessian):
+        self.f, self.names, self.single, self.hessian = f, names, single, hessian
+
+    def __call__(self, *args, grad_output=None, grad_out=None, **options):
+        global lf_request
+        cdef Request request = Request.__new__(Request)
+        cdef void *outer = lf_request
+        request.names, request.upstream, request.single, request.hessian = self.names, grad_output, self.single, self.hessian
+        if grad_out is not None:
+            if self.single:
+                grad_out = (grad_out,)
+            if not isinstance(grad_out, tuple) or len(grad_out) != len(self.names):
+                raise ValueError(f"grad_out: expected a tuple of {len(self.names)} arrays, one for each of {', '.join(self.names)}")
+            request.out = grad_out
+        lf_request = <void *>request
+        try:
+            result = self.f(*args, **options)
+            if lf_request != NULL:
+                raise TypeError(f"f: {self.f!r} has no gradient")
+            return result
+        finally:
+            lf_request = outer
+
+    def __repr__(self):
+        return f"value_and_grad({self.f!r}, argnums={self.names})"
+
+
+cdef object gradient_dtype(cnp.ndarray a, str name):
+    if not is_float(dtype_code(a)):
+        raise TypeError(f"{name}: to differentiate by it, expected {FLOATS}, got dtype {a.dtype}")
+    return a.dtype
+
+
+cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name, tuple reads):
+    """The array for the gradient by `a`: the user's, checked, or a fresh one of its shape and dtype."""
+    dtype = gradient_dtype(a, name)
+    out = request.out_for(i)
+    if out is None:
+        return np.empty(shape_of(a), dtype)
+    return check_out(out, "grad_out" if request.single else f"grad_out[{i}]", shape_of(a), dtype, reads)

@@ -1,0 +1,95 @@
+/* lossc: the whole C contract of lossfast.
+ *
+ * Design
+ * ------
+ * A. C does arithmetic on what it is given: it never includes Python.h or omp.h, never allocates, locks or fails. Everything is checked
+ *    before a job reaches this layer; what only the data can tell (a class index out of range, a probability outside [0, 1]) is reported
+ *    in the job's `bad` array, one entry per block, so that the caller can raise for the lowest.
+ * B. A job describes arrays by base pointer, dtype and byte strides. Kernels compute in `T`, float or double: halves, strides,
+ *    broadcasting and misalignment are dealt with by pack.h, a cache-sized run at a time.
+ * C. Work is cut into blocks whose number and extent depend on the shape only. A block's partial sums go to its own slot and are added in
+ *    block order: the same bits for any number of threads, and for any memory layout.
+ * D. kernels.c is compiled once per instruction set; each compilation exports one const table of block functions; dispatch.c chooses.
+ */
+#ifndef LOSSC_H
+#define LOSSC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LF_F16, LF_BF16, LF_F32, LF_F64, LF_I8, LF_I16, LF_I32, LF_I64, LF_U8, LF_U16, LF_U32, LF_U64, LF_BOOL };
+
+#define LF_MAXDIM 64   /* NumPy's own limit */
+#define LF_INPUTS 3    /* arrays an elementwise loss differentiates by: x, y, z */
+#define LF_PARAMS 4
+#define LF_W 64        /* positions in one tile of the row kernels */
+#define LF_SMALL_C 64  /* up to here rows are worked on side by side, one per vector lane */
+
+typedef struct {
+    char *data;        /* NULL: absent */
+    int dtype;
+    ptrdiff_t stride[LF_MAXDIM];
+} LfArray;
+
+/* ---- elementwise losses ------------------------------------------------------------------------------------------------------------ */
+
+#define LF_ELEM_BLOCK 16384
+
+typedef struct {
+    int loss, wide;                    /* id of losses.def; wide: compute in double */
+    int ndim;
+    ptrdiff_t shape[LF_MAXDIM], size;  /* the broadcast shape, adjacent dimensions merged */
+    LfArray in[LF_INPUTS], weight, where, upstream;
+    LfArray out, grad[LF_INPUTS + 1], hess;  /* grad: by x, y, z and weight */
+    double param[LF_PARAMS];
+    double scale;                      /* of the gradient: upstream scalar over the mean's denominator */
+    int count_mass;                    /* mass counts elements, not their weights */
+    double weight_offset;              /* added to the gradient by weight: a mean over weights has a denominator that depends on it */
+    ptrdiff_t fold;                    /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
+    double *folded;                    /* elem_fold: one partial sum per run and piece */
+    int stream;                        /* outputs go past the caches */
+    double *sum, *mass;                /* per block: of w v, and of the weights that count (either may be NULL) */
+    ptrdiff_t *bad;                    /* per block: 4 * first offending element + argument number, or -1 */
+} LfElemJob;
+
+/* ---- row losses: the softmax family ------------------------------------------------------------------------------------------------ */
+
+enum { LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL };
+
+typedef struct {
+    int op, wide;
+    int ndim;                               /* positions: everything but the class axis */
+    ptrdiff_t shape[LF_MAXDIM], n;
+    int cdim;                               /* class axis; more than one dimension for logsumexp over a tuple */
+    ptrdiff_t cshape[LF_MAXDIM], c;
+    ptrdiff_t rows;                         /* positions in a block */
+    LfArray x, t, out, gx, gt;              /* strides of positions; t: labels or class probabilities */
+    ptrdiff_t xc[LF_MAXDIM], tc[LF_MAXDIM], oc[LF_MAXDIM], gxc[LF_MAXDIM], gtc[LF_MAXDIM];  /* strides of classes */
+    LfArray where, upstream;                /* by position; softmax and log_softmax: upstream by element, in t */
+    const void *weight;                     /* class weights as T[c], or NULL */
+    int64_t ignore_index;
+    double smoothing, scale;
+    int stream;
+    double *sum, *mass;                     /* per block: of losses, and of the mean's denominator */
+    double *gw, *gw_mass;                   /* per block and class: derivative by the class weight of the sum of losses, and of the mass */
+    ptrdiff_t *bad;                         /* per block: first position with a label out of range, or -1 */
+} LfRowJob;
+
+typedef struct {
+    const char *isa;
+    void (*elem_block)(const LfElemJob *, ptrdiff_t block);
+    void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
+    void (*row_block)(const LfRowJob *, ptrdiff_t block);
+    void (*label_block)(const LfRowJob *, ptrdiff_t block);  /* checks labels and sums the mean's denominator */
+} LfKernels;
+
+extern const char *const lf_loss_names[];
+extern const int lf_loss_count, lf_loss_inputs[], lf_loss_params[];
+
+int lf_isa_count(void);                /* tables this machine can run, weakest first */
+const LfKernels *lf_isa(int i);
+
+void lf_fork_init(void);               /* see dispatch.c */
+int lf_fork_serial(void);
+
+#endif

@@ -1,0 +1,73 @@
+from libc.stdint cimport int64_t
+
+
+cdef extern from "lossc.h" nogil:
+    enum:
+        LF_F16, LF_BF16, LF_F32, LF_F64, LF_I8, LF_I16, LF_I32, LF_I64, LF_U8, LF_U16, LF_U32, LF_U64, LF_BOOL
+        LF_MAXDIM, LF_INPUTS, LF_PARAMS, LF_W, LF_SMALL_C, LF_ELEM_BLOCK
+        LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL
+
+    ctypedef struct LfArray:
+        char *data
+        int dtype
+        Py_ssize_t stride[64]
+
+    ctypedef struct LfElemJob:
+        int loss, wide, ndim
+        Py_ssize_t shape[64]
+        Py_ssize_t size
+        LfArray[3] in_ "in"
+        LfArray weight, where, upstream, out
+        LfArray grad[4]
+        LfArray hess
+        double param[4]
+        double scale
+        int count_mass
+        double weight_offset
+        Py_ssize_t fold
+        double *folded
+        int stream
+        double *sum
+        double *mass
+        Py_ssize_t *bad
+
+    ctypedef struct LfRowJob:
+        int op, wide, ndim
+        Py_ssize_t shape[64]
+        Py_ssize_t n
+        int cdim
+        Py_ssize_t cshape[64]
+        Py_ssize_t c, rows
+        LfArray x, t, out, gx, gt
+        Py_ssize_t xc[64]
+        Py_ssize_t tc[64]
+        Py_ssize_t oc[64]
+        Py_ssize_t gxc[64]
+        Py_ssize_t gtc[64]
+        LfArray where, upstream
+        const void *weight
+        int64_t ignore_index
+        double smoothing, scale
+        int stream
+        double *sum
+        double *mass
+        double *gw
+        double *gw_mass
+        Py_ssize_t *bad
+
+    ctypedef struct LfKernels:
+        const char *isa
+        void (*elem_block)(const LfElemJob *, Py_ssize_t) noexcept nogil
+        void (*elem_fold)(const LfElemJob *, int, Py_ssize_t) noexcept nogil
+        void (*row_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
+        void (*label_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
+
+    const char *const *lf_loss_names
+    const int lf_loss_count
+    const int *lf_loss_inputs
+    const int *lf_loss_params
+
+    int lf_isa_count()
+    const LfKernels *lf_isa(int i)
+    void lf_fork_init()
+    int lf_fork_serial()

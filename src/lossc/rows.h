@@ -1,0 +1,744 @@
+/* Row losses: logsumexp, softmax, log-softmax, cross entropy with class indices or probabilities, NLL.
+ *
+ * Representation. A row x is known by its maximum m and  S = sum over all but one maximal element of exp(x_j - m), in double. Then
+ *     logsumexp = m + log1p(S)      -log p_t = (m - x_t) + log1p(S)      p_t = exp(x_t - m) / (1 + S)
+ * and no term cancels: a dominating class leaves S tiny with full relative accuracy, and so the loss (cross_entropy([20, 0], 0) = 2.06e-9).
+ *
+ * Exponentials are taken of x itself, not of the rounded difference x - m: exp(x) 2^(SHIFT - N) = 2^(n - N + SHIFT) exp(r) with
+ * N = round(m log2 e), so that r is exact to the last bit (a float difference near -20 is off by 1e-6, 8 ulp of the result). Terms down to
+ * 2^-(SHIFT + 126) of the largest count, smaller ones are 0; scaled terms are never subnormal but within 1 % of that border.
+ * Rows with |m| > T_FAR are computed as exp(x - m), N = 0: there the difference is exact for every term that counts (Sterbenz).
+ *
+ * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout;
+ * larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice depends on C only.
+ * Order: within a run or a tile at most LF_RUN / LF_LANES terms are added in T, then everything in double, in an order fixed by C.
+ */
+
+/* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
+
+/* The reference of a row: e(x) = exp(x - m) * 2^SHIFT / f, computed as 2^(n - N + SHIFT) exp(r) of d = x - M. */
+typedef struct {
+    T M;
+    I bias;   /* bits of T_MAGIC + N - SHIFT - T_BIAS */
+    double f; /* exp(-(m - M - N ln 2)) * 2^-SHIFT */
+} NAME(Ref);
+
+static inline T NAME(row_exp)(T x, T M, I bias)
+{
+    T d = x - M;
+    d = d < -T_ROW_LIMIT ? -T_ROW_LIMIT : d; /* keeps NaN; here |n| < 2^(mantissa bits - 1) */
+    const T t = d * T_LOG2E + T_MAGIC;
+    const T n = t - T_MAGIC;
+    T r = d - n * T_LN2_HI; /* exact, also without FMA, for every term that counts */
+    r = r - n * T_LN2_LO;
+    I e = (I)BITS(t) - bias;
+    e = e > 0 ? e : 0;
+    return (1 + (r + NAME(lf_exp_tail)(r))) * REAL((U)e << T_MANT);
+}
+
+static inline NAME(Ref) NAME(row_ref)(T m)
+{
+    const int far = !(ABS(m) <= T_FAR);
+    const T n = far ? 0 : (m * T_LOG2E + T_MAGIC) - T_MAGIC;
+    const double r = far ? 0 : ((double)m - (double)n * LF_LN2_HI) - (double)n * LF_LN2_LO;
+    return (NAME(Ref)){.M = far ? m : 0, .bias = (I)BITS(T_MAGIC) + (I)n - T_SHIFT - T_BIAS, .f = lf_exp_f64(-r) * T_UNSHIFT};
+}
+
+static T NAME(run_max)(const T *x, ptrdiff_t n)
+{
+    T lane[LF_LANES];
+    for (int l = 0; l < LF_LANES; l++)
+        lane[l] = -INFINITY;
+    ptrdiff_t i = 0;
+    for (; i + LF_LANES <= n; i += LF_LANES)
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l]; /* drops NaN; the sum brings it back */
+    for (int l = 0; i < n; i++, l++)
+        lane[l] = x[i] > lane[l] ? x[i] : lane[l];
+    for (int h = LF_LANES / 2; h; h /= 2)
+        for (int l = 0; l < h; l++)
+            lane[l] = lane[l + h] > lane[l] ? lane[l + h] : lane[l];
+    return lane[0];
+}
+
+/* Masks are applied to bits: a selection invites gcc to branch around the exponential instead of vectorising it.
+ * Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. */
+static inline __attribute__((always_inline)) double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
+{
+    T acc[LF_LANES] = {0}, pad[LF_LANES];
+    I ties[LF_LANES] = {0};
+    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
+        const T *a = x + i;
+        if (n - i < LF_LANES) {
+            for (int l = 0; l < LF_LANES; l++)
+                pad[l] = l < n - i ? a[l] : -INFINITY;
+            a = pad;
+        }
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++) {
+            const T e = NAME(row_exp)(a[l], ref.M, ref.bias);
+            const I other = masked ? -(I)(a[l] != m) : -1;
+            acc[l] += REAL(BITS(e) & (U)other);
+            ties[l] += 1 + other;
+        }
+    }
+    double wide[LF_LANES];
+    for (int l = 0; l < LF_LANES; l++)
+        wide[l] = acc[l];
+    if (masked) {
+        double c[LF_LANES];
+        for (int l = 0; l < LF_LANES; l++)
+            c[l] = ties[l];
+        *count += lf_lane_sum(c) - (m == -INFINITY ? (LF_LANES - n % LF_LANES) % LF_LANES : 0); /* padding is not a tie */
+    }
+    return lf_lane_sum(wide);
+}
+
+/* Cross entropy against target masses u: a += sum u, dot += sum u (m - x), for masses of one run. An element without mass adds nothing. */
+static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, double *dot)
+{
+    double sa[LF_LANES] = {0}, sd[LF_LANES] = {0};
+    T px[LF_LANES], pu[LF_LANES];
+    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
+        const T *xx = x + i, *uu = u + i;
+        if (n - i < LF_LANES) {
+            for (int l = 0; l < LF_LANES; l++)
+                px[l] = l < n - i ? xx[l] : 0, pu[l] = l < n - i ? uu[l] : 0;
+            xx = px, uu = pu;
+        }
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++) {
+            const T d = xx[l] == -INFINITY ? INFINITY : m - xx[l];
+            sa[l] += uu[l];
+            sd[l] += uu[l] == 0 ? 0 : uu[l] * d;
+        }
+    }
+    *a += lf_lane_sum(sa);
+    *dot += lf_lane_sum(sd);
+}
+
+/* ---- the rows in hand --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    ptrdiff_t first, n;               /* positions first .. first + n */
+    ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
+    int64_t label[LF_W];              /* class; -1: adds nothing (ignored, masked or bad) */
+    double wt[LF_W];                  /* class weight of the label, 0 where the row does not count */
+    T m[LF_W], M[LF_W], xt[LF_W];     /* maximum, subtrahend, logit of the label */
+    I bias[LF_W];
+    double f[LF_W], s[LF_W];          /* reference; S */
+    double mass[LF_W], dot[LF_W];     /* sum of target masses u; sum of u (m - x) */
+    double delta[LF_W], loss[LF_W];   /* log1p(S) */
+    /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p */
+    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W];
+    double kd[LF_W];
+} NAME(Rows);
+
+static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(Rows) *r, ptrdiff_t *off)
+{
+    ptrdiff_t index[LF_MAXDIM], p = 0, i = r->first;
+    const int last = j->ndim - 1;
+    for (int d = last; d >= 0; d--) {
+        index[d] = d ? i % j->shape[d] : i;
+        i /= j->shape[d];
+        p += index[d] * a->stride[d];
+    }
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        off[l] = p;
+        p += a->stride[last];
+        index[last]++;
+        for (int d = last; d > 0 && index[d] == j->shape[d]; d--) {
+            p += a->stride[d - 1] - index[d] * a->stride[d];
+            index[d] = 0;
+            index[d - 1]++;
+        }
+    }
+}
+
+/* Elements c .. c + n of a row, from or to buf. */
+static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf,
+                           int put)
+{
+    const int last = j->cdim - 1;
+    while (n) {
+        ptrdiff_t i = c, p = off, at = 0;
+        for (int d = last; d >= 0; d--) {
+            const ptrdiff_t q = d ? i % j->cshape[d] : i;
+            i /= j->cshape[d];
+            p += q * stride[d];
+            at = d == last ? q : at;
+        }
+        const ptrdiff_t room = j->cshape[last] - at, run = n < room ? n : room;
+        if (put)
+            NAME(lf_store)(a->data + p, a->dtype, stride[last], buf, run, j->stream);
+        else
+            NAME(lf_load)(buf, a->data + p, a->dtype, stride[last], run);
+        n -= run, c += run, buf += run;
+    }
+}
+
+/* A run of a row, in place where it can be used there. */
+static const T *NAME(row_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf)
+{
+    const char *p = a->data + off + c * (ptrdiff_t)sizeof(T);
+    if (j->cdim == 1 && a->dtype == T_CODE && stride[0] == sizeof(T) && (uintptr_t)p % sizeof(T) == 0)
+        return (const T *)p;
+    NAME(row_move)(j, a, stride, off, c, n, buf, 0);
+    return buf;
+}
+
+static void NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
+{
+    if (j->cdim > 1) {
+        for (ptrdiff_t l = 0; l < n; l++) {
+            T row[LF_SMALL_C];
+            NAME(row_move)(j, a, stride, off[l], 0, j->c, row, 0);
+            for (ptrdiff_t c = 0; c < j->c; c++)
+                tile[c * LF_W + l] = row[c];
+        }
+    } else {
+        NAME(lf_load_tile)(tile, a->data, a->dtype, off, stride[0], n, j->c);
+        for (ptrdiff_t c = j->c - 1; n < LF_W && c > 0; c--) /* from rows of n to rows of LF_W, last first */
+            memmove(tile + c * LF_W, tile + c * n, n * sizeof(T));
+    }
+    const ptrdiff_t end = (n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
+    for (ptrdiff_t c = 0; n < end && c < j->c; c++)
+        memset(tile + c * LF_W + n, 0, (end - n) * sizeof(T));
+}
+
+static void NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
+{
+    for (ptrdiff_t c = 1; n < LF_W && c < j->c; c++)
+        memmove(tile + c * n, tile + c * LF_W, n * sizeof(T));
+    NAME(lf_store_tile)(a->data, a->dtype, off, stride[0], tile, n, j->c, j->stream);
+}
+
+/* Labels and masks: which rows count, and with what weight. Returns the first position whose label is out of range, or -1. */
+static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) *r)
+{
+    const T *w = j->weight;
+    const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
+    ptrdiff_t bad = -1, off[LF_W];
+    if (indices) {
+        NAME(rows_offsets)(j, &j->t, r, off);
+        lf_load_labels(r->label, j->t.data, j->t.dtype, off, r->n);
+    } else
+        memset(r->label, 0, sizeof r->label);
+    if (j->where.data) {
+        NAME(rows_offsets)(j, &j->where, r, off);
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            r->label[l] = !j->where.data[off[l]] ? LF_MASKED : r->label[l];
+    }
+    for (ptrdiff_t l = r->n - 1; l >= 0; l--) {
+        const int64_t y = r->label[l];
+        const int in = y >= 0 && y < j->c, skip = y == LF_MASKED || (indices && y == j->ignore_index);
+        bad = indices && !in && !skip ? r->first + l : bad;
+        r->label[l] = (in || !indices) && !skip ? y : -1;
+        r->wt[l] = r->label[l] < 0 ? 0 : w && indices ? (double)w[y] : 1;
+    }
+    return bad;
+}
+
+/* The target masses of a run, where they are not just one class: u = w t' with t' = t (1 - smoothing) + smoothing / C; for indices t = 0, the
+ * label's own part is added by rows_finish. For the gradient of log_softmax u is the upstream gradient. */
+static int NAME(row_spread)(const LfRowJob *j)
+{
+    return j->op == LF_CE_PROB || (j->op == LF_CE_INDEX && j->smoothing != 0) || (j->t.data && j->op == LF_LOG_SOFTMAX);
+}
+
+static const T *NAME(row_masses)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T *buf)
+{
+    const T *w = j->weight, keep = (T)(1 - j->smoothing), even = (T)(j->smoothing / (double)j->c);
+    if (j->op == LF_CE_INDEX)
+        for (ptrdiff_t i = 0; i < n; i++)
+            buf[i] = even;
+    else {
+        const T *t = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, buf);
+        if (j->smoothing == 0 && !w)
+            return t;
+        for (ptrdiff_t i = 0; i < n; i++)
+            buf[i] = t[i] * keep + even;
+    }
+    for (ptrdiff_t i = 0; w && i < n; i++)
+        buf[i] *= w[c + i];
+    return buf;
+}
+
+static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) *r, T *u)
+{
+    const T *w = j->weight, keep = (T)(1 - j->smoothing), even = (T)(j->smoothing / (double)j->c);
+    if (j->op == LF_CE_INDEX)
+        memset(u, 0, j->c * LF_W * sizeof(T));
+    else
+        NAME(tile_in)(j, &j->t, j->tc, r->off_t, r->n, u);
+    if (j->smoothing == 0 && !w)
+        return;
+    for (ptrdiff_t c = 0; c < j->c; c++)
+        for (int l = 0; l < LF_W; l++)
+            u[c * LF_W + l] = (u[c * LF_W + l] * keep + even) * (w ? w[c] : 1);
+}
+
+/* ---- first pass: maximum, S, reference, masses ---------------------------------------------------------------------------------------- */
+
+/* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+{
+    const int spread = NAME(row_spread)(j);
+    T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY;
+    double s = 0, count = 0, mass = 0, dot = 0;
+    NAME(Ref) ref = NAME(row_ref)(m);
+    for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
+        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+        const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
+        const T top = NAME(run_max)(x, n);
+        if (top > m) {
+            s = (s + count) * lf_exp_f64((double)m - (double)top);
+            dot += mass != 0 ? mass * ((double)top - (double)m) : 0;
+            count = 0, m = top;
+            ref = NAME(row_ref)(m);
+        }
+        s += ref.f * (top == m ? NAME(run_sum)(x, n, ref, 1, m, &count) : NAME(run_sum)(x, n, ref, 0, m, NULL));
+        if (spread)
+            NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, m, &mass, &dot);
+    }
+    r->m[l] = m, r->M[l] = ref.M, r->bias[l] = ref.bias, r->f[l] = ref.f;
+    r->s[l] = s + (count - 1), r->mass[l] = mass, r->dot[l] = dot;
+    if (r->label[l] >= 0 && j->op == LF_CE_INDEX)
+        NAME(row_move)(j, &j->x, j->xc, r->off_x[l], r->label[l], 1, &r->xt[l], 0);
+}
+
+/* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
+static inline __attribute__((always_inline)) void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at, T *e)
+{
+    T m[LF_GROUP], M[LF_GROUP];
+    I bias[LF_GROUP];
+    double s[LF_GROUP] = {0};
+    for (int l = 0; l < LF_GROUP; l++)
+        m[l] = -INFINITY;
+    for (ptrdiff_t c = 0; c < classes; c++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            m[l] = x[c * LF_W + l] > m[l] ? x[c * LF_W + l] : m[l];
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++) {
+        const NAME(Ref) ref = NAME(row_ref)(m[l]);
+        r->m[at + l] = m[l];
+        r->M[at + l] = M[l] = ref.M;
+        r->bias[at + l] = bias[l] = ref.bias;
+        r->f[at + l] = ref.f;
+    }
+    I ties[LF_GROUP] = {0};
+    for (ptrdiff_t c0 = 0; c0 < classes; c0 += 16) {
+        T acc[LF_GROUP] = {0};
+        for (ptrdiff_t c = c0; c < classes && c < c0 + 16; c++)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++) {
+                const T v = x[c * LF_W + l], y = NAME(row_exp)(v, M[l], bias[l]);
+                const I other = -(I)(v != m[l]);
+                acc[l] += REAL(BITS(y) & (U)other);
+                ties[l] += 1 + other;
+                if (e)
+                    e[c * LF_W + l] = y;
+            }
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            s[l] += acc[l];
+    }
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        r->s[at + l] = s[l] * r->f[at + l] + (double)(ties[l] - 1);
+}
+
+static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at)
+{
+    double mass[LF_GROUP] = {0}, dot[LF_GROUP] = {0};
+    for (ptrdiff_t c = 0; c < classes; c++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T v = x[c * LF_W + l], w = u[c * LF_W + l], d = v == -INFINITY ? INFINITY : r->m[at + l] - v;
+            mass[l] += w;
+            dot[l] += w == 0 ? 0 : w * d;
+        }
+    memcpy(r->mass + at, mass, sizeof mass);
+    memcpy(r->dot + at, dot, sizeof dot);
+}
+
+static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, const T *x, const T *u, T *e)
+{
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
+        if (e)
+            NAME(group_stats)(x + at, j->c, r, at, e + at);
+        else
+            NAME(group_stats)(x + at, j->c, r, at, NULL);
+        if (u)
+            NAME(group_dot)(x + at, u + at, j->c, r, at);
+    }
+    if (j->op == LF_CE_INDEX)
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            r->xt[l] = r->label[l] < 0 ? 0 : x[r->label[l] * LF_W + l];
+}
+
+/* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
+
+static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
+{
+    const int losses = j->op == LF_CE_INDEX || j->op == LF_CE_PROB;
+    const double keep = 1 - j->smoothing;
+    if (!NAME(row_spread)(j))
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            r->mass[l] = 0, r->dot[l] = 0;
+#pragma omp simd
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        const double nan = j->op != LF_LOGSUMEXP && r->m[l] == INFINITY ? NAN : 0; /* no distribution: as torch */
+        r->delta[l] = lf_log1p_f64(r->s[l]) + nan;
+        r->s[l] += nan;
+    }
+    if (j->op == LF_CE_INDEX)
+        for (ptrdiff_t l = 0; l < r->n; l++) {
+            const double u = keep * r->wt[l];
+            r->mass[l] += u;
+            r->dot[l] += u == 0 ? 0 : u * ((double)r->m[l] - (double)r->xt[l]);
+        }
+    for (ptrdiff_t l = 0; l < r->n; l++)
+        r->loss[l] = losses ? (r->label[l] < 0 ? 0 : r->dot[l] + r->mass[l] * r->delta[l]) : (double)r->m[l] + r->delta[l];
+}
+
+static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
+{
+    ptrdiff_t off[LF_W];
+    if (j->upstream.data)
+        NAME(rows_offsets)(j, &j->upstream, r, off);
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        T up = 1;
+        if (j->upstream.data)
+            NAME(lf_load)(&up, j->upstream.data + off[l], j->upstream.dtype, 0, 1);
+        const double k = r->label[l] < 0 ? 0 : j->scale * (double)up;
+        const double mass = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX ? 1 : r->mass[l];
+        r->kd[l] = k;
+        r->k[l] = (T)k;
+        r->kmass[l] = (T)(k * mass);
+        r->q[l] = (T)(r->s[l] / (1 + r->s[l]));
+        r->pf[l] = (T)(r->f[l] / (1 + r->s[l]));
+        r->tdelta[l] = (T)r->delta[l];
+    }
+}
+
+/* The label's own entry of the gradient, without cancellation: k (mass p - u), p = exp(x_t - m) / (1 + S). */
+static T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l)
+{
+    const T *w = j->weight;
+    const double wc = w ? (double)w[r->label[l]] : 1, u = (1 - j->smoothing) * r->wt[l] + j->smoothing / (double)j->c * wc;
+    const double s = r->s[l], mass = r->mass[l];
+    const double g = r->xt[l] == r->m[l] ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64((double)r->xt[l] - (double)r->m[l]) / (1 + s)) - u;
+    return (T)(r->kd[l] * g);
+}
+
+/* ---- second pass: one output element each. `step` is 1 across a tile (a row per lane) and 0 along a row ---------------------------------- */
+
+#define LF_EMIT static inline __attribute__((always_inline)) void
+#define LF_LANE(a) (a)[step ? i : 0]
+
+LF_EMIT NAME(emit_softmax)(T *o, const T *e, ptrdiff_t n, const T *pf, int step)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++)
+        o[i] = e[i] * LF_LANE(pf);
+}
+
+LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, int step)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++)
+        o[i] = (x[i] - LF_LANE(m)) - LF_LANE(delta);
+}
+
+/* k mass p, where all mass lies on the label (its entry is patched) */
+LF_EMIT NAME(emit_grad)(T *o, const T *e, ptrdiff_t n, const T *pf, const T *kmass, int step)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++)
+        o[i] = e[i] * LF_LANE(pf) * LF_LANE(kmass);
+}
+
+LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) *r, ptrdiff_t l, int step)
+{
+    const T *m = r->m + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l, *pf = r->pf + l;
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const T ku = LF_LANE(k) * u[i], a = (LF_LANE(kmass) - ku) - LF_LANE(kmass) * LF_LANE(q), b = LF_LANE(kmass) * (e[i] * LF_LANE(pf)) - ku;
+        o[i] = x[i] == LF_LANE(m) ? a : b;
+    }
+}
+
+/* p (g - sum g p), the sum in `dot` */
+LF_EMIT NAME(emit_softmax_grad)(T *o, const T *e, const T *g, ptrdiff_t n, const T *pf, const T *dot, int step)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++)
+        o[i] = e[i] * LF_LANE(pf) * (g[i] - LF_LANE(dot));
+}
+
+/* by a class probability: k w (1 - smoothing) (-log p), 0 at the limit 0 * inf only where k w is 0 */
+LF_EMIT NAME(emit_target_grad)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, const T *k, const T *w, int step)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const T d = x[i] == -INFINITY ? INFINITY : LF_LANE(m) - x[i], c = LF_LANE(k) * (w ? w[step ? 0 : i] : 1);
+        o[i] = c == 0 ? 0 : c * (d + LF_LANE(delta));
+    }
+}
+#undef LF_LANE
+#undef LF_EMIT
+
+/* Second pass over a tile: x the logits, e their exponentials, u the masses or upstream gradient. */
+static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const T *e, const T *u)
+{
+    T o[LF_SMALL_C * LF_W];
+    const T *w = j->weight;
+    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
+    if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            if (j->op == LF_SOFTMAX)
+                NAME(emit_softmax)(o + c * LF_W, e + c * LF_W, n, r->pf, 1);
+            else
+                NAME(emit_log_softmax)(o + c * LF_W, x + c * LF_W, n, r->m, r->tdelta, 1);
+        NAME(tile_out)(j, &j->out, j->oc, r->off_out, r->n, o);
+    }
+    if (j->gt.data) {
+        const T keep = (T)(1 - j->smoothing);
+        T k[LF_W];
+        for (ptrdiff_t l = 0; l < n; l++)
+            k[l] = keep * r->k[l];
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            NAME(emit_target_grad)(o + c * LF_W, x + c * LF_W, n, r->m, r->tdelta, k, w ? w + c : NULL, 1);
+        NAME(tile_out)(j, &j->gt, j->gtc, r->off_gt, r->n, o);
+    }
+    if (!j->gx.data)
+        return;
+    if (j->op == LF_SOFTMAX) {
+        T dot[LF_W] = {0};
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            for (ptrdiff_t l = 0; l < n; l++)
+                dot[l] += u[c * LF_W + l] * (e[c * LF_W + l] * r->pf[l]);
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            NAME(emit_softmax_grad)(o + c * LF_W, e + c * LF_W, u + c * LF_W, n, r->pf, dot, 1);
+    } else
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            if (u)
+                NAME(emit_grad_spread)(o + c * LF_W, x + c * LF_W, e + c * LF_W, u + c * LF_W, n, r, 0, 1);
+            else
+                NAME(emit_grad)(o + c * LF_W, e + c * LF_W, n, r->pf, r->kmass, 1);
+    for (ptrdiff_t l = 0; l < r->n; l++)
+        if (r->label[l] < 0)
+            for (ptrdiff_t c = 0; c < j->c; c++)
+                o[c * LF_W + l] = 0;
+        else if (j->op == LF_CE_INDEX)
+            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l);
+    NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
+}
+
+/* Second pass over a row, which the first has left in the second-level cache; exponentials are taken again. */
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+{
+    const int spread = NAME(row_spread)(j);
+    const T *w = j->weight, M = r->M[l], k = (T)(1 - j->smoothing) * r->k[l];
+    const I bias = r->bias[l];
+    T buf[LF_RUN], ubuf[LF_RUN], e[LF_RUN], o[LF_RUN], dot = 0;
+    if (j->op == LF_SOFTMAX && j->gx.data) {
+        double sum = 0;
+        for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
+            const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+            const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf), *u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
+            for (ptrdiff_t i = 0; i < n; i++)
+                e[i] = NAME(row_exp)(x[i], M, bias) * r->pf[l] * u[i];
+            sum += NAME(elem_sum)(e, n);
+        }
+        dot = (T)sum;
+    }
+    for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
+        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+        const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf), *u = NULL;
+        if (j->gx.data && spread)
+            u = NAME(row_masses)(j, r, l, c, n, ubuf);
+        else if (j->gx.data && j->op == LF_SOFTMAX)
+            u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
+        if (j->op == LF_SOFTMAX || j->gx.data)
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < n; i++)
+                e[i] = NAME(row_exp)(x[i], M, bias);
+        if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
+            if (j->op == LF_SOFTMAX)
+                NAME(emit_softmax)(o, e, n, &r->pf[l], 0);
+            else
+                NAME(emit_log_softmax)(o, x, n, &r->m[l], &r->tdelta[l], 0);
+            NAME(row_move)(j, &j->out, j->oc, r->off_out[l], c, n, o, 1);
+        }
+        if (j->gt.data) {
+            NAME(emit_target_grad)(o, x, n, &r->m[l], &r->tdelta[l], &k, w ? w + c : NULL, 0);
+            NAME(row_move)(j, &j->gt, j->gtc, r->off_gt[l], c, n, o, 1);
+        }
+        if (!j->gx.data)
+            continue;
+        if (r->label[l] < 0)
+            memset(o, 0, n * sizeof(T));
+        else if (j->op == LF_SOFTMAX)
+            NAME(emit_softmax_grad)(o, e, u, n, &r->pf[l], &dot, 0);
+        else if (u)
+            NAME(emit_grad_spread)(o, x, e, u, n, r, l, 0);
+        else
+            NAME(emit_grad)(o, e, n, &r->pf[l], &r->kmass[l], 0);
+        if (j->op == LF_CE_INDEX && r->label[l] >= c && r->label[l] < c + n)
+            o[r->label[l] - c] = NAME(row_patch)(j, r, l);
+        NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, 1);
+    }
+}
+
+/* Derivative of the unscaled sum by the class weights: sum over rows of k t'_c (-log p_c), and the counts of labels in the mean's denominator. */
+static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) *r, double *gw, double *gw_mass)
+{
+    T x[LF_RUN], t[LF_RUN];
+    const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        if (r->label[l] < 0)
+            continue;
+        const int64_t y = r->label[l];
+        if (j->op == LF_CE_INDEX) {
+            gw_mass[y] += 1;
+            gw[y] += keep == 0 ? 0 : r->kd[l] * keep * (((double)r->m[l] - (double)r->xt[l]) + r->delta[l]);
+        }
+        for (ptrdiff_t c = 0; (j->op == LF_CE_PROB || even != 0) && c < j->c; c += LF_RUN) {
+            const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+            NAME(row_move)(j, &j->x, j->xc, r->off_x[l], c, n, x, 0);
+            if (j->op == LF_CE_PROB)
+                NAME(row_move)(j, &j->t, j->tc, r->off_t[l], c, n, t, 0);
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const double mass = even + (j->op == LF_CE_PROB ? keep * t[i] : 0);
+                gw[c + i] += mass == 0 ? 0 : r->kd[l] * mass * (((double)r->m[l] - (double)x[i]) + r->delta[l]);
+            }
+        }
+    }
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t first, ptrdiff_t n)
+{
+    r->first = first, r->n = n;
+    NAME(rows_offsets)(j, &j->x, r, r->off_x);
+    if (j->t.data && j->op != LF_CE_INDEX)
+        NAME(rows_offsets)(j, &j->t, r, r->off_t);
+    if (j->out.data)
+        NAME(rows_offsets)(j, &j->out, r, r->off_out);
+    if (j->gx.data)
+        NAME(rows_offsets)(j, &j->gx, r, r->off_gx);
+    if (j->gt.data)
+        NAME(rows_offsets)(j, &j->gt, r, r->off_gt);
+}
+
+static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double *gw_mass)
+{
+    const int second = j->gx.data || j->gt.data || gw || j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX;
+    if (j->c <= LF_SMALL_C) {
+        T x[LF_SMALL_C * LF_W], e[LF_SMALL_C * LF_W], u[LF_SMALL_C * LF_W];
+        const int spread = NAME(row_spread)(j), upstream = j->op == LF_SOFTMAX && j->gx.data;
+        NAME(tile_in)(j, &j->x, j->xc, r->off_x, r->n, x);
+        if (spread)
+            NAME(tile_masses)(j, r, u);
+        else if (upstream)
+            NAME(tile_in)(j, &j->t, j->tc, r->off_t, r->n, u);
+        NAME(tile_stats)(j, r, x, spread ? u : NULL, second ? e : NULL);
+        NAME(rows_finish)(j, r);
+        if (second) {
+            NAME(rows_coefficients)(j, r);
+            NAME(tile_emit)(j, r, x, e, spread || upstream ? u : NULL);
+        }
+    } else {
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            NAME(row_stats)(j, r, l);
+        NAME(rows_finish)(j, r);
+        if (second) {
+            NAME(rows_coefficients)(j, r);
+            for (ptrdiff_t l = 0; l < r->n; l++)
+                NAME(row_emit)(j, r, l);
+        }
+    }
+    if (gw)
+        NAME(rows_weight_grad)(j, r, gw, gw_mass);
+    if (j->out.data && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)
+        for (ptrdiff_t l = 0; l < r->n; l++) {
+            const T v = (T)r->loss[l];
+            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, &v, 1, 0);
+        }
+}
+
+/* Negative log likelihood: one element of each row. */
+static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double *gw_mass)
+{
+    NAME(rows_coefficients)(j, r);
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        const int64_t y = r->label[l];
+        T x = 0, zero[LF_RUN] = {0};
+        if (y >= 0)
+            NAME(row_move)(j, &j->x, j->xc, r->off_x[l], y, 1, &x, 0);
+        r->loss[l] = y < 0 || r->wt[l] == 0 ? 0 : -r->wt[l] * (double)x;
+        if (j->out.data) {
+            const T v = (T)r->loss[l];
+            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, &v, 1, 0);
+        }
+        if (j->gx.data) {
+            for (ptrdiff_t c = 0; c < j->c; c += LF_RUN)
+                NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], c, j->c - c < LF_RUN ? j->c - c : LF_RUN, zero, 1);
+            const T g = (T)(-r->kd[l] * r->wt[l]);
+            if (y >= 0)
+                NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], y, 1, (T *)&g, 1);
+        }
+        if (gw && y >= 0)
+            gw_mass[y] += 1, gw[y] -= r->kd[l] * (double)x;
+    }
+}
+
+static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
+{
+    const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
+    /* rows of one group stay in the second-level cache between the passes */
+    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
+    const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
+    double sum = 0, mass = 0, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
+    ptrdiff_t bad = -1;
+    for (ptrdiff_t i = start; i < end; i += group) {
+        NAME(Rows) r;
+        NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
+        const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
+        bad = bad < 0 ? first_bad : bad;
+        if (j->op == LF_NLL)
+            NAME(nll_work)(j, &r, gw, gw_mass);
+        else
+            NAME(rows_work)(j, &r, gw, gw_mass);
+        if (j->sum)
+            for (ptrdiff_t l = 0; l < r.n; l++)
+                sum += r.loss[l], mass += r.wt[l];
+    }
+    if (j->stream)
+        lf_store_fence();
+    if (j->sum)
+        j->sum[b] = sum, j->mass[b] = mass;
+    j->bad[b] = bad;
+}
+
+static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
+{
+    const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
+    double mass = 0;
+    ptrdiff_t bad = -1;
+    for (ptrdiff_t i = start; i < end; i += LF_W) {
+        NAME(Rows) r;
+        r.first = i, r.n = end - i < LF_W ? end - i : LF_W;
+        const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
+        bad = bad < 0 ? first_bad : bad;
+        for (ptrdiff_t l = 0; l < r.n; l++)
+            mass += r.wt[l];
+    }
+    j->mass[b] = mass;
+    j->bad[b] = bad;
+}

@@ -1,0 +1,437 @@
+# The softmax family: one class axis, every other axis a position.
+
+cdef void run_row_blocks(const LfRowJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    if threads == 1:
+        for b in range(blocks):
+            K.row_block(job, b)
+    else:
+        for b in prange(blocks, schedule="static", num_threads=threads):
+            K.row_block(job, b)
+
+
+cdef void run_label_blocks(const LfRowJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    if threads == 1:
+        for b in range(blocks):
+            K.label_block(job, b)
+    else:
+        for b in prange(blocks, schedule="static", num_threads=threads):
+            K.label_block(job, b)
+
+
+cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
+    """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position."""
+    cdef Py_ssize_t rows = job.rows, blocks, b
+    cdef double here[96]
+    cdef void *memory = <void *>here
+    if labels_only:
+        job.rows = LABEL_ROWS
+    blocks = (job.n + job.rows - 1) // job.rows
+    if blocks > 32:
+        memory = malloc(blocks * 24)
+        if memory == NULL:
+            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
+    job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
+    with nogil:
+        if labels_only:
+            run_label_blocks(job, blocks, threads_for(blocks, 2))
+            totals.sum = 0
+        else:
+            run_row_blocks(job, blocks, threads_for(blocks, 2))
+            totals.sum = ordered_sum(job.sum, blocks)
+        totals.mass = ordered_sum(job.mass, blocks)
+        totals.bad = -1
+        for b in range(blocks):
+            if job.bad[b] >= 0:
+                totals.bad = job.bad[b]
+                break
+        if blocks > 32:
+            free(memory)
+    job.rows = rows
+    return 0
+
+
+cdef Py_ssize_t LABEL_ROWS = 32768       # labels in a block of the pass over labels
+cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
+
+
+cdef Py_ssize_t rows_per_block(Py_ssize_t n, Py_ssize_t c, bint few) noexcept:
+    """Whole tiles for small C; `few`: at most 16 blocks, each of which holds sums by class."""
+    cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1)
+    if few:
+        rows = (n + 15) // 16
+    if c <= LF_SMALL_C:
+        rows = (rows + LF_W - 1) // LF_W * LF_W
+    return rows if rows > 0 else 1
+
+
+cdef int class_axis(object axis, int ndim, int default) except -1:
+    if axis is None:
+        return default
+    if isinstance(axis, (bool, np.bool_)) or not hasattr(axis, "__index__"):
+        raise TypeError(f"axis: expected an integer, got {axis!r}")
+    i = axis.__index__()
+    if not -ndim <= i < ndim:
+        raise ValueError(f"axis: {i} is out of range for {ndim} dimensions")
+    return i + ndim if i < 0 else i
+
+
+cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssize_t *class_stride):
+    """Strides of positions and of the class axis."""
+    cdef int d, e = 0
+    v.data, v.dtype = <char *>cnp.PyArray_DATA(a), code
+    for d in range(cnp.PyArray_NDIM(a)):
+        if d == axis:
+            class_stride[0] = cnp.PyArray_STRIDE(a, d)
+        else:
+            v.stride[e] = cnp.PyArray_STRIDE(a, d)
+            e += 1
+
+
+cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis) except -1:
+    cdef int d, e = 0
+    job.op, job.stream, job.smoothing, job.scale, job.weight, job.gw = op, 0, 0, 1, NULL, NULL
+    job.ignore_index = -100
+    job.t.data = job.out.data = job.gx.data = job.gt.data = job.where.data = job.upstream.data = NULL
+    job.c = cnp.PyArray_DIM(ax, axis)
+    job.cdim, job.cshape[0] = 1, job.c
+    job.n = 1
+    for d in range(cnp.PyArray_NDIM(ax)):
+        if d != axis:
+            job.shape[e] = cnp.PyArray_DIM(ax, d)
+            job.n *= job.shape[e]
+            e += 1
+    job.ndim = e
+    if <double>job.n * <double>job.c > <double>(sys.maxsize // 8):
+        raise ValueError(f"input: shape {shape_of(ax)} has more elements than can be addressed")
+    row_array(&job.x, ax, code, axis, &job.xc[0])
+    return 0
+
+
+cdef void merge_rows(LfRowJob *job) noexcept:
+    cdef LfArray *arrays[7]
+    cdef int n = 1
+    arrays[0] = &job.x
+    if job.t.data != NULL:
+        arrays[n] = &job.t
+        n += 1
+    if job.out.data != NULL:
+        arrays[n] = &job.out
+        n += 1
+    if job.gx.data != NULL:
+        arrays[n] = &job.gx
+        n += 1
+    if job.gt.data != NULL:
+        arrays[n] = &job.gt
+        n += 1
+    if job.where.data != NULL:
+        arrays[n] = &job.where
+        n += 1
+    if job.upstream.data != NULL:
+        arrays[n] = &job.upstream
+        n += 1
+    job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
+
+
+cdef object positions_shape(cnp.ndarray ax, int axis):
+    shape = shape_of(ax)
+    return shape[:axis] + shape[axis + 1:]
+
+
+cdef cnp.ndarray class_weights(object weight, Py_ssize_t c, bint wide):
+    cdef cnp.ndarray w = as_array(weight, "weight")
+    if dtype_code(w) == LF_BOOL:
+        raise TypeError("weight: expected numbers, got dtype bool")
+    if w.ndim != 1 or cnp.PyArray_DIM(w, 0) != c:
+        raise ValueError(f"weight: expected one number for each of {c} classes, shape ({c},), got shape {shape_of(w)}")
+    return np.ascontiguousarray(w, dtype=np.float64 if wide else np.float32)
+
+
+cdef object bad_label(Py_ssize_t position, cnp.ndarray target, tuple shape, Py_ssize_t c):
+    index = first_index(position, shape)[:target.ndim]
+    index = index if len(index) == target.ndim else (0,) * target.ndim
+    raise IndexError(f"{subscript('target', index)} = {target[index]} is out of range for {c} classes")
+
+
+cdef int mask_array(LfArray *v, object where, tuple shape) except -1:
+    cdef cnp.ndarray m = as_array(where, "where")
+    if dtype_code(m) != LF_BOOL:
+        raise TypeError(f"where: expected a boolean mask, got dtype {m.dtype}")
+    check_broadcast(m, shape, "where")
+    fill_array(v, m, LF_BOOL, len(shape))
+    return 0
+
+
+def class_loss(object input, object target, object weight, object ignore_index, object reduction, object label_smoothing, object axis,
+               object where, object out, bint nll):
+    """cross_entropy and nll_loss: see lossfast.functional."""
+    cdef Request request = take_request()
+    cdef int mode = reduction_code(reduction)
+    cdef cnp.ndarray ax = as_array(input, "input"), at = as_array(target, "target"), aw = None, ao = None, am = None, au = None
+    cdef int code = dtype_code(ax), tcode = dtype_code(at), ndim = cnp.PyArray_NDIM(ax), tdim = cnp.PyArray_NDIM(at), ax_axis, d, e
+    cdef bint wide = code == LF_F64 or not is_float(code), probabilities, fits
+    cdef double smoothing = 0 if nll else smoothing_value(label_smoothing)
+    cdef LfRowJob job
+    cdef Totals totals
+    cdef double denominator, scale = 1
+    cdef list grads = None
+    if ndim == 0:
+        raise ValueError("input: expected scores of at least one dimension, (C), (N, C) or (N, C, d1, ...), got a 0-dimensional array")
+    ax_axis = (1 if ndim > 1 else 0) if axis is None else class_axis(axis, ndim, 0)
+
+    probabilities = tdim == ndim and not nll
+    fits = tdim == ndim - 1
+    e = 0
+    for d in range(ndim):
+        if probabilities and cnp.PyArray_DIM(at, d) != cnp.PyArray_DIM(ax, d):
+            probabilities = False
+        if fits and d != ax_axis:
+            if cnp.PyArray_DIM(at, e) != cnp.PyArray_DIM(ax, d):
+                fits = False
+            e += 1
+    if ndim == 1 and tdim == 1 and cnp.PyArray_DIM(at, 0) == 1 and not (probabilities and is_float(tcode)):
+        probabilities, fits = False, True
+    if probabilities and not is_float(tcode):
+        raise TypeError(f"target: expected {FLOATS} for class probabilities of the input's shape, got dtype {at.dtype}; "
+                        f"class indices have shape {positions_shape(ax, ax_axis)}")
+    if not probabilities and is_float(tcode):
+        raise TypeError(f"target: expected integer class indices of shape {positions_shape(ax, ax_axis)}"
+                        f"{'' if nll else f' or class probabilities of shape {shape_of(ax)}'}, got dtype {at.dtype} and shape {shape_of(at)}")
+    if not probabilities and not fits:
+        raise ValueError(f"target: expected class indices of shape {positions_shape(ax, ax_axis)} for input of shape {shape_of(ax)} with classes "
+                         f"on axis {ax_axis}, got shape {shape_of(at)}")
+    if not probabilities and tcode == LF_BOOL:
+        raise TypeError("target: expected integer class indices, got dtype bool")
+    wide = wide or (probabilities and tcode == LF_F64)
+
+    open_rows(&job, LF_NLL if nll else LF_CE_PROB if probabilities else LF_CE_INDEX, ax, code, ax_axis)
+    job.wide, job.smoothing = wide, smoothing
+    job.ignore_index = ignored_label(ignore_index)
+    if probabilities:
+        if job.ignore_index >= 0:
+            raise ValueError(f"ignore_index: has no meaning for class probabilities, got {ignore_index}")
+        row_array(&job.t, at, tcode, ax_axis, &job.tc[0])
+    else:
+        job.t.data, job.t.dtype = <char *>cnp.PyArray_DATA(at), tcode
+        for d in range(job.ndim):
+            job.t.stride[d] = cnp.PyArray_STRIDE(at, d)
+    if weight is not None:
+        aw = class_weights(weight, job.c, wide)
+        job.weight = cnp.PyArray_DATA(aw)
+    if where is not None:
+        am = as_array(where, "where")
+        mask_array(&job.where, am, positions_shape(ax, ax_axis))
+    if request is not None:
+        if request.hessian:
+            raise TypeError("f: no Hessian of this loss by this function")
+        if request.upstream is not None and mode == 0:
+            au = as_array(request.upstream, "grad_output")
+            check_broadcast(au, positions_shape(ax, ax_axis), "grad_output")
+            fill_array(&job.upstream, au, dtype_code(au), job.ndim)
+        elif request.upstream is not None:
+            scale = float(request.upstream)
+    if out is not None:
+        if mode != 0:
+            raise ValueError("out: only with reduction='none'")
+        ao = check_out(out, "out", positions_shape(ax, ax_axis), np.float64 if wide else np.float32, (ax, at, aw))
+
+    # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
+    # denominator first.
+    if (request is not None and mode == 1) or ao is not None or (request is not None and request.out is not None):
+        pre = job
+        merge_rows(&pre)
+        pre.rows = LABEL_ROWS
+        run_rows(&pre, &totals, True)
+        if totals.bad >= 0:
+            bad_label(totals.bad, at, positions_shape(ax, ax_axis), job.c)
+        if mode == 1:
+            scale = scale / totals.mass if totals.mass != 0 else 0
+    job.scale = scale
+
+    if mode == 0:
+        if ao is None:
+            ao = cnp.PyArray_EMPTY(job.ndim, <cnp.npy_intp *>job.shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
+        fill_array(&job.out, ao, dtype_code(ao), job.ndim)
+    job.rows = rows_per_block(job.n, job.c, False)
+    if request is not None:
+        grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis)
+    merge_rows(&job)
+    run_rows(&job, &totals, False)
+    if totals.bad >= 0:
+        bad_label(totals.bad, at, positions_shape(ax, ax_axis), job.c)
+    denominator = totals.mass
+    if mode == 0:
+        result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
+    else:
+        result = scalar(totals.sum if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), wide)
+    if request is None:
+        return result
+    if grads[1] is not None:
+        finish_weight_gradient(grads, mode == 1 and not probabilities, totals.sum / denominator if denominator != 0 else 0, scale)
+    return request.outcome(result, tuple(grads[0]))
+
+
+cdef double smoothing_value(object label_smoothing) except -1:
+    cdef double smoothing = label_smoothing
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing}")
+    return smoothing
+
+
+cdef int64_t ignored_label(object ignore_index) except? -7:
+    if type(ignore_index) is not int and (isinstance(ignore_index, (bool, np.bool_)) or not hasattr(ignore_index, "__index__")):
+        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
+    return ignore_index.__index__() if type(ignore_index) is not int else ignore_index
+
+
+cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, cnp.ndarray aw, object weight, int axis):
+    """[gradient arrays, (weight gradient, sums by block and class)]"""
+    cdef list grads = []
+    cdef cnp.ndarray g
+    cdef int i
+    sums = None
+    for i, name in enumerate(request.names):
+        if name == "input":
+            g = gradient_array(request, i, ax, name, (ax, at, aw))
+            row_array(&job.gx, g, dtype_code(g), axis, &job.gxc[0])
+        elif name == "target" and job.op == LF_CE_PROB:
+            g = gradient_array(request, i, at, name, (ax, at, aw))
+            row_array(&job.gt, g, dtype_code(g), axis, &job.gtc[0])
+        elif name == "weight" and aw is not None:
+            g = gradient_array(request, i, as_array(weight, "weight"), name, (ax, at, aw))
+            job.rows = rows_per_block(job.n, job.c, True)
+            sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
+            job.gw = <double *>cnp.PyArray_DATA(<cnp.ndarray>sums)
+            job.gw_mass = job.gw + (<cnp.ndarray>sums).size // 2
+            sums = (g, sums)
+            grads.append(g)
+            continue
+        else:
+            raise ValueError(f"argnums: {name} is not an argument this call can be differentiated by")
+        if g.nbytes > STREAM_BYTES:
+            job.stream = 1
+        grads.append(g)
+    return [grads, sums]
+
+
+cdef object finish_weight_gradient(list grads, bint weighted_mean, double value, double scale):
+    """The mean's denominator, a sum of weights, depends on them too."""
+    g, sums = grads[1]
+    by_class = sums.sum(axis=1)
+    g[...] = by_class[0] - (value * scale * by_class[1] if weighted_mean else 0)
+
+
+def softmax(object input, object axis, object out, bint log):
+    """softmax and log_softmax: see lossfast.functional."""
+    cdef Request request = take_request()
+    cdef cnp.ndarray ax = as_array(input, "input"), ao, au = None, g
+    cdef int code = dtype_code(ax), ndim = cnp.PyArray_NDIM(ax), ax_axis
+    cdef bint wide = code == LF_F64 or not is_float(code)
+    cdef LfRowJob job
+    cdef Totals totals
+    if ndim == 0:
+        ax, ndim = ax.reshape(1), 1
+        if out is not None:
+            raise ValueError("out: not for a 0-dimensional input")
+        result = softmax(ax, axis, None, log) if request is None else None
+        if request is not None:
+            raise ValueError("input: expected at least one dimension to differentiate by, got 0")
+        return result[0]
+    ax_axis = ndim - 1 if axis == -1 else class_axis(axis, ndim, ndim - 1)
+    open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
+    job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
+    if out is None:
+        ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
+    else:
+        own = ax.dtype if is_float(code) and isinstance(out, np.ndarray) and out.dtype == ax.dtype else None
+        ao = check_out(out, "out", shape_of(ax), own or (np.float64 if wide else np.float32), (ax,))
+    row_array(&job.out, ao, dtype_code(ao), ax_axis, &job.oc[0])
+    job.stream = cnp.PyArray_NBYTES(ao) > STREAM_BYTES
+    if request is not None:
+        if request.hessian or request.names != ("input",):
+            raise ValueError(f"argnums: softmax has one argument to differentiate by, input, got {', '.join(request.names)}")
+        au = as_array(1.0 if request.upstream is None else request.upstream, "grad_output")
+        check_broadcast(au, shape_of(ax), "grad_output")
+        au = np.broadcast_to(au, shape_of(ax))
+        row_array(&job.t, au, dtype_code(au), ax_axis, &job.tc[0])
+        g = gradient_array(request, 0, ax, "input", (ax, au))
+        row_array(&job.gx, g, dtype_code(g), ax_axis, &job.gxc[0])
+        job.scale = -1 if log else 1
+    if job.n and job.c:
+        merge_rows(&job)
+        run_rows(&job, &totals, False)
+    return ao if request is None else request.outcome(ao, (g,))
+
+
+def logsumexp(object input, object axis, bint keepdims, object out):
+    """See lossfast.functional."""
+    cdef Request request = take_request()
+    cdef cnp.ndarray ax = as_array(input, "input"), ao, au = None, g = None
+    cdef int code = dtype_code(ax), ndim = cnp.PyArray_NDIM(ax), d, e = 0, k = 0
+    cdef bint wide = code == LF_F64 or not is_float(code)
+    cdef bint reduced[64]
+    cdef LfRowJob job
+    cdef LfArray cx, cg
+    cdef LfArray *classes[2]
+    cdef Totals totals
+    cdef Py_ssize_t shape[64]
+    for d in range(ndim):
+        reduced[d] = axis is None
+    if axis is None or (type(axis) is int and axis == -1 and ndim):
+        if axis is not None:
+            reduced[ndim - 1] = True
+    else:
+        for one in axis if isinstance(axis, (tuple, list)) else (axis,):
+            d = class_axis(one, ndim, -1)
+            if reduced[d]:
+                raise ValueError(f"axis: {one} is named twice in {axis}")
+            reduced[d] = True
+    open_rows(&job, LF_LOGSUMEXP, ax, code, ndim - 1) if ndim else open_rows(&job, LF_LOGSUMEXP, ax.reshape(1), code, 0)
+    if request is not None:
+        if request.hessian or request.names != ("input",):
+            raise ValueError(f"argnums: logsumexp has one argument to differentiate by, input, got {', '.join(request.names)}")
+        g = gradient_array(request, 0, ax, "input", (ax,))
+        job.gx.data, job.gx.dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
+        job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
+    job.n = job.c = 1
+    for d in range(ndim):
+        if reduced[d]:
+            job.cshape[k], cx.stride[k] = cnp.PyArray_DIM(ax, d), cnp.PyArray_STRIDE(ax, d)
+            cg.stride[k] = cnp.PyArray_STRIDE(g, d) if g is not None else 0
+            job.c *= job.cshape[k]
+            k += 1
+        else:
+            job.shape[e], job.x.stride[e] = cnp.PyArray_DIM(ax, d), cnp.PyArray_STRIDE(ax, d)
+            job.gx.stride[e] = cnp.PyArray_STRIDE(g, d) if g is not None else 0
+            job.n *= job.shape[e]
+            e += 1
+    job.ndim = e
+    classes[0], classes[1] = &cx, &cg
+    job.cdim = merge_dims(job.cshape, k, classes, 2 if g is not None else 1)
+    for d in range(job.cdim):
+        job.xc[d], job.gxc[d] = cx.stride[d], cg.stride[d]
+
+    k = 0
+    for d in range(ndim):
+        if keepdims or not reduced[d]:
+            shape[k] = 1 if reduced[d] else cnp.PyArray_DIM(ax, d)
+            k += 1
+    if out is None:
+        ao = fresh(k, <cnp.npy_intp *>shape, wide)
+    else:
+        ao = check_out(out, "out", tuple([shape[d] for d in range(k)]), np.float64 if wide else np.float32, (ax,))
+    flat = ao.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else ao
+    fill_array(&job.out, flat, dtype_code(ao), job.ndim)
+    if request is not None and request.upstream is not None:
+        au = as_array(request.upstream, "grad_output")
+        check_broadcast(au, shape_of(ao), "grad_output")
+        au = np.broadcast_to(au, shape_of(ao))
+        flat = au.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else au
+        fill_array(&job.upstream, flat, dtype_code(au), job.ndim)
+    job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
+    if job.n:
+        merge_rows(&job)
+        run_rows(&job, &totals, False)
+    result = ao if out is not None or k else ao[()]
+    return result if request is None else request.outcome(result, (g,))
