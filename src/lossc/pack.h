@@ -76,7 +76,7 @@ static inline void lf_store_fence(void)
 }
 
 /* Runs of float16 to float and back by the processor's conversion: 2 to 5 times the integer form's speed up, 4 to 10 times down; same results but for
- * the quiet bit of a NaN). Return how many elements were done, a multiple of 8; the integer loop takes the rest. */
+ * the quiet bit of a NaN. Return how many elements were done, a multiple of 8; the integer loop takes the rest. */
 static inline ptrdiff_t lf_f16_run_to_f32(float *restrict dst, const char *src, ptrdiff_t n)
 {
     ptrdiff_t i = 0;

@@ -5,12 +5,14 @@
  *    sum's low part) where a caller needs it: that is what holds softplus and sigmoid, two functions deep, near 1 ulp.
  * C. The sums (a - h) + f recover the rounding error of h = a + f exactly for |a| >= |f| or a = 0 (Dekker). Products in them are exact
  *    (T_LN2_HI is short, scales are powers of two), so contraction to FMA changes nothing there.
- * D. NaN in gives NaN out. Subnormal results and arguments are right unless the caller has set FTZ or DAZ. */
+ * D. NaN in gives NaN out. Subnormal results and arguments are right unless the caller has set FTZ or DAZ.
+ * E. "Max error" is in ulp of the exact result, and comes from every float with 2^-26 <= |x| < 2^8 and each 97th of the others, with FMA | without
+ *    it, and for double from 10^7 random arguments; subnormal results are within 0.75 of the smallest. tests/test_vmath.py recomputes it. */
 
 /* ---- exp ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* exp(r) - 1 - r for |r| <= 0.3467: r^2 E(r), E minimax with weight r^2 + 0.003; approximation error below 2^-28 (float), 2^-57 of exp(r). */
-static inline T NAME(lf_exp_tail)(T r)
+/* exp(r) = 1 + r + r^2 E(r) for |r| <= 0.3467: E, minimax with weight r^2 + 0.003; approximation error below 2^-28 (float), 2^-57 of exp(r). */
+static inline T NAME(lf_exp_curve)(T r)
 {
 #ifdef LF_T_FLOAT
     T e = 0x1.6d65c4p-10f;
@@ -30,7 +32,12 @@ static inline T NAME(lf_exp_tail)(T r)
     e = e * r + 0x1.555555555555bp-3;
     e = e * r + 0x1.0000000000009p-1;
 #endif
-    return r * r * e;
+    return e;
+}
+
+static inline T NAME(lf_exp_tail)(T r)         /* exp(r) - 1 - r */
+{
+    return r * r * NAME(lf_exp_curve)(r);
 }
 
 #ifdef LF_T_FLOAT
@@ -64,7 +71,8 @@ static inline T NAME(lf_scale)(T y, U k)
     return y * REAL(h << T_MANT) * REAL((k - h) << T_MANT);
 }
 
-/* exp(x), all reals. */
+/* exp(x), all reals: 0 below -103.98 (double: -745.14), inf from 88.73 (709.79) on.
+ * Max error: float 1.04 at -0x1.76642ep+2 | 1.01 at 0x1.da7be2p+5; double 1.0. */
 static inline T NAME(lf_exp)(T x)
 {
     x = x > EXP_HI ? EXP_HI : x;
@@ -73,7 +81,8 @@ static inline T NAME(lf_exp)(T x)
     return NAME(lf_scale)(R(1.0) + (d.r + NAME(lf_exp_tail)(d.r)), d.k);
 }
 
-/* exp(x) for x <= 0, cheaper: 0 below EXP_NORMAL, where exp(x) would be subnormal; no operation underflows on the way. */
+/* exp(x) for x <= 0, cheaper: 0 below EXP_NORMAL, where exp(x) would be subnormal; no operation underflows on the way.
+ * Max error: as lf_exp. */
 static inline T NAME(lf_exp_neg)(T x)
 {
     const T magic = T_MAGIC + T_BIAS;
@@ -100,6 +109,7 @@ static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
 }
 
 /* exp(x) - 1, all reals; relative accuracy near 0.
+ * Max error: float 1.09 at 0x1.632bb2p-2 | 1.23 at 0x1.6338cp-2; double 1.17.
  * 2^n (1 + p) - 1 = 2 (s p + (s - 1/2)) with s = 2^(n-1), which does not overflow for n = 128; r, the large part of p, goes in first. */
 static inline T NAME(lf_expm1)(T x)
 {
@@ -169,7 +179,8 @@ static inline T NAME(lf_exponent)(U split)     /* e + T_BIAS, an integer below 2
     return REAL((split >> T_MANT) | BITS(one)) - one;
 }
 
-/* log(x): -inf at 0, NaN below. */
+/* log(x): -inf at 0, NaN below.
+ * Max error: float 0.89 at 0x1.66719p-1 | 0.90 at 0x1.6680b4p-1; double 0.86. */
 static inline T NAME(lf_log)(T x)
 {
     T u = x < T_MIN ? x * ((U)1 << T_MANT) : x;
@@ -181,6 +192,7 @@ static inline T NAME(lf_log)(T x)
 }
 
 /* log(1 + x): -inf at -1, NaN below; relative accuracy near 0 (but +0 for -0).
+ * Max error: float 0.99 at 0x1.b2c9aap-2 | 1.00 at 0x1.c4c802p-2; double 0.84.
  * e is that of u = fl(1 + x), and 2^-e (1 + x) - 1 = v + (t - 1), v = 2^-e x, t = 2^-e. The sum is exact, its terms being within a factor 2
  * (Sterbenz) or t = 1, except for sqrt2 - 1 < x < 1/2 and where t - 1 rounds: there |t - 1| > |v|, and flo is what it dropped. */
 static inline T NAME(lf_log1p)(T x)
@@ -207,25 +219,27 @@ static inline T NAME(lf_log1p_pair)(NAME(LfPair) t)
 
 /* ---- compositions of exp and log ---------------------------------------------------------------------------------------------------- */
 
-/* log(1 + exp(-a)) for a >= 0 */
+/* log(1 + exp(-a)) for a >= 0; max error as lf_softplus. */
 static inline T NAME(lf_log1pexpneg)(T a)
 {
     return NAME(lf_log1p_pair)(NAME(lf_exp_pair)(a));
 }
 
-/* log(1 + exp(x)), all reals; relative accuracy for very negative x, where it is exp(x). */
+/* log(1 + exp(x)), all reals; relative accuracy for very negative x, where it is exp(x).
+ * Max error: float 1.13 at 0x1.a07596p-2 | 1.17 at -0x1.c3ed9p-1; double 1.13. */
 static inline T NAME(lf_softplus)(T x)
 {
     return (x > 0 ? x : 0) + NAME(lf_log1pexpneg)(ABS(x));
 }
 
-/* log(1 / (1 + exp(-x))), all reals */
+/* log(1 / (1 + exp(-x))), all reals; max error as lf_softplus, at -x. */
 static inline T NAME(lf_logsigmoid)(T x)
 {
     return -NAME(lf_softplus)(-x);
 }
 
 /* 1 / (1 + exp(-x)), all reals: t / (1 + t) for x < 0 and 1 / (1 + t) else, with t = exp(-|x|).
+ * Max error: float 1.17 at -0x1.03aa7ap+4 | 1.19 at -0x1.03a88cp+4; double 1.07.
  * d + dlo = 1 + t, n + nlo the numerator; the quotient q of the large parts is corrected to first order by (nlo - q dlo) / d. */
 static inline T NAME(lf_sigmoid)(T x)
 {
@@ -274,7 +288,8 @@ static inline NAME(LfPair) NAME(lf_log_pair)(T x)
     return (NAME(LfPair)){ hi, (s - hi) + lo };
 }
 
-/* x^y for x >= 0: exp(p + plo) with p + plo = y log(x). x^0 = 1; 0^y = 0, or inf for y < 0. */
+/* x^y for x >= 0: exp(p + plo) with p + plo = y log(x). x^0 = 1; 0^y = 0, or inf for y < 0; NaN for 1^inf.
+ * Max error, 2.5 10^6 random arguments: 1.1 for |y log x| <= 1, 3.6 for <= 10, 30 for <= 100, in float and double alike; 195 in double beyond. */
 static inline T NAME(lf_pow)(T x, T y)
 {
     NAME(LfPair) l = NAME(lf_log_pair)(x);
@@ -338,9 +353,10 @@ static inline T NAME(lf_lgamma_core)(T w)
 }
 
 /* lgamma(x) for x > 0 (inf at 0 and inf).
- * x < 1:      lgamma(x + 1) - log(x); both terms have the sign of 1 - x times a positive number, or nearly cancel never by more than 2.4
+ * x < 1:      lgamma(x + 1) - log(x); towards the zero at 1 the sum keeps 0.58 of the larger term
  * 1 <= x < 8: lgamma(y) + log((x - 1)(x - 2)...y), y = x - k in [1, 2)
- * x >= 8:     Stirling, (x - 1/2)(log x - 1) + (log 2 pi - 1)/2 + 1/12x - 1/360x^3 + ...  (Bernoulli numbers over 2k(2k-1)) */
+ * x >= 8:     Stirling, (x - 1/2)(log x - 1) + (log 2 pi - 1)/2 + 1/12x - 1/360x^3 + ...  (Bernoulli numbers over 2k(2k-1))
+ * Max error: float 2.6 at 0x1.107482p+23, double 2.6; within 1/4 of the zeros 4.5 at 0x1.08db1ep+1, 5.1 at 0x1.0096b57fd905ep+1. */
 static inline T NAME(lf_lgamma)(T x)
 {
     T y = x < 1 ? x + R(1.0) : x, product = R(1.0);
