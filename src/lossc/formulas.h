@@ -31,7 +31,8 @@ static inline T NAME(lf_finite)(T c)
 /* c a with 0 inf = 0: the limit where a probability multiplies a logarithm.  0 NaN stays NaN. */
 static inline T NAME(lf_times)(T c, T a)
 {
-    return (c == 0) & (a == a) ? 0 : c * a;
+    T b = ABS(a) > T_MAX ? 0 : a;
+    return c * (c == 0 ? b : a);
 }
 
 /* sign(d) s, which is 0 at 0 and NaN at NaN. */
@@ -54,15 +55,28 @@ static inline T NAME(lf_exp_rest)(T x, T e)
     return (t.hi - e) + t.lo;
 }
 
-/* s = 1 / (1 + exp(-x)) and t = 1 - s = 1 / (1 + exp(x)), both to 2 ulp, with one division. */
-typedef struct { T s, t; } NAME(LfLogistic);
+/* d^2/s with its error, d and s pairs: q = d/s and r = 1/s, within 2 ulp, are by-products. */
+typedef struct { T q, r, v, c; } NAME(LfSquareOver);
+
+static inline NAME(LfSquareOver) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPair) s)
+{
+    T r = R(1.0) / s.hi, q = d.hi * r, v = d.hi * q, qs = q * s.hi;
+    T rest = ((d.hi - qs) - NAME(lf_product_error)(q, s.hi, qs)) - q * s.lo;      /* d - q s */
+    return (NAME(LfSquareOver)){ q, r, v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v) };
+}
+
+/* s = 1 / (1 + exp(-x)) and t = 1 - s = 1 / (1 + exp(x)) with one division, both within 2 ulp, or 0.6 with their errors slo, tlo. */
+typedef struct { T s, t, slo, tlo; } NAME(LfLogistic);
 
 static inline NAME(LfLogistic) NAME(lf_logistic)(T x)
 {
     NAME(LfPair) e = NAME(lf_exp_pair)(ABS(x));
     T d = R(1.0) + e.hi, dlo = (R(1.0) - d) + e.hi + e.lo;
-    T q = R(1.0) / d, large = q - q * dlo * q, small = e.hi * large + e.lo * large;
-    return (NAME(LfLogistic)){ x < 0 ? small : large, x < 0 ? large : small };
+    T q = R(1.0) / d, a = q - q * dlo * q, ad = a * d;
+    T alo = a * (((R(1.0) - ad) - NAME(lf_product_error)(a, d, ad)) - a * dlo);
+    T ea = e.hi * a, b = ea + e.lo * a;
+    T blo = ((ea - b) + e.lo * a) + (NAME(lf_product_error)(e.hi, a, ea) + e.hi * alo);
+    return (NAME(LfLogistic)){ x < 0 ? b : a, x < 0 ? a : b, x < 0 ? blo : alo, x < 0 ? alo : blo };
 }
 
 /* ---- functions of x ----------------------------------------------------------------------------------------------------------------- */
@@ -167,35 +181,33 @@ LOSS(quantile)
     return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g };
 }
 
-/* (log cosh a) / a^2 in z = a^2 for 0 <= z <= 1; relative error 2^-29 (float), 2^-59. */
+/* (log cosh a - a^2/2) / a^4 in z = a^2 for 0 <= z <= 1; relative error of (log cosh a)/a^2 2^-29 (float), 2^-59. */
 static inline T NAME(lf_log_cosh_core)(T z)
 {
 #ifdef LF_T_FLOAT
-    T q = -2.56173031e-5f;
-    q = q * z + 0.0001761986267f;
-    q = q * z + -0.0006794099122f;
-    q = q * z + 0.002161291898f;
-    q = q * z + -0.006739799482f;
-    q = q * z + 0.02222146449f;
-    q = q * z + -0.08333329776f;
-    q = q * z + 0.4999999997f;
+    T q = -2.998387831e-5f;
+    q = q * z + 0.0001909976761f;
+    q = q * z + -0.0006989629096f;
+    q = q * z + 0.002173963031f;
+    q = q * z + -0.006743946679f;
+    q = q * z + 0.02222209432f;
+    q = q * z + -0.08333333203f;
 #else
-    T q = -2.276419808272795403e-9;
-    q = q * z + 2.42680513677003834e-8;
-    q = q * z + -1.306815732543496471e-7;
-    q = q * z + 4.924539882543482216e-7;
-    q = q * z + -1.528184821287565487e-6;
-    q = q * z + 4.331402571628952187e-6;
-    q = q * z + -0.00001191868762352282947;
-    q = q * z + 0.0000327648994165365514;
-    q = q * z + -0.00009098560965553689762;
-    q = q * z + 0.000256579759209489571;
-    q = q * z + -0.0007386028466072546359;
-    q = q * z + 0.002186948843058454661;
-    q = q * z + -0.006746031745439466709;
-    q = q * z + 0.02222222222220471474;
-    q = q * z + -0.08333333333333312813;
-    q = q * z + 0.4999999999999999996;
+    T q = -2.689200329073261638e-9;
+    q = q * z + 2.731842915536938423e-8;
+    q = q * z + -1.40810835779221214e-7;
+    q = q * z + 5.124147653921174999e-7;
+    q = q * z + -1.554151574478036332e-6;
+    q = q * z + 4.354871973700519319e-6;
+    q = q * z + -0.00001193379231865767678;
+    q = q * z + 0.00003277187856849980262;
+    q = q * z + -0.00009098791431197686621;
+    q = q * z + 0.0002565802940710079532;
+    q = q * z + -0.0007386029311758630297;
+    q = q * z + 0.002186948851716268026;
+    q = q * z + -0.006746031745967792106;
+    q = q * z + 0.02222222222222136932;
+    q = q * z + -0.08333333333333333144;
 #endif
     return q;
 }
@@ -207,11 +219,12 @@ static inline T NAME(lf_log_cosh_core)(T z)
 LOSS(log_cosh)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y);
-    T a = ABS(d.hi), aa = a * a, inner = aa * NAME(lf_log_cosh_core)(aa);
-    T outer = (a - T_LN2_HI) + (NAME(lf_log1pexpneg)(a + a) - T_LN2_LO);
+    T a = ABS(d.hi), aa = a * a, half = aa / 2, more = aa * (aa * NAME(lf_log_cosh_core)(aa)), inner = half + more;
+    T innerlo = ((half - inner) + more) + NAME(lf_product_error)(a, a, aa) / 2;
+    NAME(LfPair) over = NAME(lf_minus)(a, T_LN2_HI), outer = NAME(lf_minus)(over.hi, T_LN2_LO - NAME(lf_log1pexpneg)(a + a));
     T m = NAME(lf_expm1)(-(a + a)), g = COPYSIGN(-m / (R(2.0) + m), d.hi);
     T e = NAME(lf_exp)(-a), u = (e + e) / (R(1.0) + e * e);
-    return (VG){ .v = a < 1 ? inner : outer, .c = NAME(lf_finite)(g * d.lo), .gx = g, .gy = -g, .hx = u * u };
+    return (VG){ .v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(g * d.lo + (a < 1 ? innerlo : over.lo + outer.lo)), .gx = g, .gy = -g, .hx = u * u };
 }
 
 /* ---- hinges, y = +-1 ---------------------------------------------------------------------------------------------------------------- */
@@ -238,9 +251,9 @@ LOSS(squared_hinge)
 {
     T xy = x * y;
     NAME(LfPair) m = NAME(lf_minus)(1, xy);
-    VG h = NAME(lf_hinge)(m.hi, m.lo - NAME(lf_product_error)(x, y, xy));
-    T v = h.v * h.v, c = 2 * h.v * h.c + NAME(lf_product_error)(h.v, h.v, v);
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = -2 * h.v * y, .gy = -2 * h.v * x, .hx = m.hi < 0 ? 0 : 2 * y * y };
+    T h = m.hi < 0 ? 0 : m.hi, v = h * h;
+    T c = 2 * h * (m.lo - NAME(lf_product_error)(x, y, xy)) + NAME(lf_product_error)(h, h, v);
+    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * h * x, .hx = m.hi < 0 ? 0 : 2 * y * y };
 }
 
 /* Hinge embedding.  v = x for y = 1, max(0, margin - x) for y = -1; as torch, both are added for any other y. */
@@ -248,7 +261,7 @@ LOSS(hinge_embedding)
 {
     T m = p[0] - x, apart = m < 0 ? 0 : m;
     T v = (y == 1 ? 0 : apart) + (y == -1 ? 0 : x);
-    return (VG){ .v = y == y ? v : y, .gx = (T)(y != -1) - (T)((y != 1) & !(m < 0)) };
+    return (VG){ .v = y == y ? v : y, .gx = (y == -1 ? 0 : R(1.0)) - (y == 1 ? 0 : m < 0 ? 0 : R(1.0)) };
 }
 
 /* Margin ranking, x and y the inputs, z = +-1 the target.  v = max(0, m), m = margin - z d, d = x - y;  gx = -z, gz = -d where m >= 0. */
@@ -280,12 +293,14 @@ LOSS(soft_margin)
 LOSS(bce)
 {
     T k = R(1.0) - y, n = R(1.0) - x, a = NAME(lf_log)(x), b = NAME(lf_log1p)(-x);
-    I clamped = (a < -100) | (b < -100);
-    a = a < -100 ? -100 : a, b = b < -100 ? -100 : b;
-    T w = clamped ? R(1e-12) : x * n;
-    T ux = R(1.0) / x, un = R(1.0) / n;
+    T w = a < -100 ? R(1e-12) : x * n;
+    w = b < -100 ? R(1e-12) : w, a = a < -100 ? -100 : a, b = b < -100 ? -100 : b;
+    T ux = R(1.0) / x, un = R(1.0) / n, ya = y * a, kb = k * b;
     I bx = (x < 0) | (x > 1), by = (y < 0) | (y > 1);
-    return (VG){ .v = -(y * a + k * b), .gx = (x - y) / w, .gy = b - a,
+    NAME(LfPair) v = NAME(lf_minus)(-ya, kb);
+    T alo = a > -100 ? NAME(lf_log_rest)(x, a) : 0;
+    T c = v.lo - (y * alo + ((R(1.0) - k) - y) * b + NAME(lf_product_error)(y, a, ya) + NAME(lf_product_error)(k, b, kb));
+    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = (x - y) / w, .gy = b - a,
                  .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un), .bad = bx ? 1 : by ? 2 : 0 };
 }
 
@@ -293,12 +308,18 @@ LOSS(bce)
  *   v  = m softplus(-x) + k softplus(x) = (m + k) L + (x < 0 ? m : k) a      terms of one sign for 0 <= y <= 1, w >= 0
  *   gx = k s - m t,   hx = (m + k) s t
  *   gy = w softplus(-x) - softplus(x),   gz = y softplus(-x)
- * At x = +-inf the limits: a factor 0 makes the infinite term 0.   total = m + k, exactly 1 without weights. */
-static inline VG NAME(lf_bce_logits)(T x, T y, T w, T m, T total)
+ * At x = +-inf the limits: a factor 0 makes the infinite term 0.   Without weights m + k is 1 exactly. */
+static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
 {
-    T k = R(1.0) - y, a = ABS(x), l = NAME(lf_log1pexpneg)(a);
+    T k = R(1.0) - y, klo = (R(1.0) - k) - y, m = w * y, mlo = NAME(lf_product_error)(w, y, m);
+    NAME(LfPair) mk = NAME(lf_minus)(m, -k);
+    T total = weighted ? mk.hi : 1, totallo = weighted ? mk.lo + mlo + klo : 0;
+    T a = ABS(x), l = NAME(lf_log1pexpneg)(a), f = x < 0 ? m : k, flo = x < 0 ? mlo : klo;
+    T tl = total * l, fa = NAME(lf_times)(f, a);
+    NAME(LfPair) v = NAME(lf_minus)(tl, -fa);
+    T c = v.lo + (NAME(lf_product_error)(total, l, tl) + NAME(lf_product_error)(f, a, fa) + totallo * l + flo * a);
     NAME(LfLogistic) e = NAME(lf_logistic)(x);
-    return (VG){ .v = total * l + NAME(lf_times)(x < 0 ? m : k, a),
+    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c),
                  .gx = k * e.s - m * e.t,
                  .gy = (w - R(1.0)) * l + (x < 0 ? NAME(lf_times)(w, a) : -a),
                  .gz = NAME(lf_times)(y, x < 0 ? l + a : l),
@@ -307,12 +328,12 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, T m, T total)
 
 LOSS(bce_logits)
 {
-    return NAME(lf_bce_logits)(x, y, 1, y, 1);
+    return NAME(lf_bce_logits)(x, y, 1, 0);
 }
 
 LOSS(bce_logits_pos_weight)
 {
-    return NAME(lf_bce_logits)(x, y, z, z * y, z * y + (R(1.0) - y));
+    return NAME(lf_bce_logits)(x, y, z, 1);
 }
 
 /* Sigmoid focal loss, Lin et al. 2017, as torchvision.  alpha, gamma; k = 1 - y, s = 1/(1 + exp(-x)), t = 1 - s:
@@ -326,16 +347,22 @@ LOSS(bce_logits_pos_weight)
  * q is kept from 0 in the denominators only: it underflows where c does. */
 LOSS(sigmoid_focal)
 {
-    T gamma = p[1], one = p[0] < 0 ? 1 : p[0], zero = p[0] < 0 ? 1 : R(1.0) - p[0];
-    VG ce = NAME(lf_bce_logits)(x, y, 1, y, 1);
+    T gamma = p[1], one = p[0] < 0 ? 1 : p[0], zero = p[0] < 0 ? 1 : R(1.0) - p[0], zerolo = p[0] < 0 ? 0 : (R(1.0) - zero) - p[0];
+    VG ce = NAME(lf_bce_logits)(x, y, 1, 0);
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
-    T k = R(1.0) - y, q = k * l.s + y * l.t, st = l.s * l.t, ts = l.t - l.s;
-    T weight = one * y + zero * k, power = NAME(lf_pow)(q, gamma), u = weight * power;
-    T inverse = R(1.0) / (q < T_MIN ? T_MIN : q), r = (k - y) * st * inverse;
+    T k = R(1.0) - y, klo = (R(1.0) - k) - y, ks = k * l.s, yt = y * l.t, st = l.s * l.t, ts = l.t - l.s;
+    NAME(LfPair) q = NAME(lf_minus)(ks, -yt);
+    T qlo = q.lo + (k * l.slo + y * l.tlo + NAME(lf_product_error)(k, l.s, ks) + NAME(lf_product_error)(y, l.t, yt) + klo * l.s);
+    T oy = one * y, zk = zero * k;
+    NAME(LfPair) weight = NAME(lf_minus)(oy, -zk);
+    T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + zerolo * k + zero * klo);
+    T power = NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
+    T inverse = R(1.0) / (q.hi < T_MIN ? T_MIN : q.hi), r = (k - y) * st * inverse;
+    T c = v * (gamma * qlo * inverse) + (u * ce.c + ce.v * (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power) + NAME(lf_product_error)(u, ce.v, v));
     T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
-    return (VG){ .v = NAME(lf_times)(u, ce.v),
+    return (VG){ .v = v, .c = NAME(lf_finite)(c),
                  .gx = u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
-                 .gy = power * ((one - zero) * ce.v + weight * (gamma * ce.v * ts * inverse - x)),
+                 .gy = power * ((one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x)),
                  .hx = u * h };
 }
 
@@ -364,62 +391,78 @@ LOSS(kl_div_log)
                  .gy = none ? 0 : never ? T_INF : e * (d.hi + R(1.0)) };
 }
 
-/* f(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u), 0 <= u <= 1, where g = 1 - u comes with relative accuracy.  Below 1/2 a series in u^2
- * (the terms cancel to u^2 + u^4/6 + ...), relative error 2^-28 (float), 2^-57. */
-static inline T NAME(lf_js_core)(T u, T g)
+/* (f(u) - u^2)/u^4 in z = u^2, 0 <= u <= 1/2, where f(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u) = u^2 + u^4/6 + u^6/15 + ...;
+ * relative error of f 2^-28 (float), 2^-57. */
+static inline T NAME(lf_js_core)(T z)
 {
-    T z = u * u;
 #ifdef LF_T_FLOAT
-    T q = 0.02750286029f;
-    q = q * z + 0.01831352596f;
-    q = q * z + 0.03624965678f;
-    q = q * z + 0.06663437575f;
-    q = q * z + 0.1666673684f;
-    q = q * z + 0.9999999976f;
+    T q = 0.02049374011f;
+    q = q * z + 0.0121325552f;
+    q = q * z + 0.02263642426f;
+    q = q * z + 0.03568928108f;
+    q = q * z + 0.06666721027f;
+    q = q * z + 0.1666666648f;
 #else
-    T q = 0.01436880556774585154;
-    q = q * z + -0.006739560728896578408;
-    q = q * z + 0.009217619538886054471;
-    q = q * z + 0.003845451086269576516;
-    q = q * z + 0.006806780991781349737;
-    q = q * z + 0.008298327091145985941;
-    q = q * z + 0.01099207845147443842;
-    q = q * z + 0.01515133625190937536;
-    q = q * z + 0.02222222888565357397;
-    q = q * z + 0.03571428556716923991;
-    q = q * z + 0.06666666666834865149;
-    q = q * z + 0.1666666666666591331;
-    q = q * z + 1.000000000000000006;
+    T q = 0.01255562606426750114;
+    q = q * z + -0.006034086786688837803;
+    q = q * z + 0.007925018150853354558;
+    q = q * z + 0.003080812072903745567;
+    q = q * z + 0.005501691737600029203;
+    q = q * z + 0.006505108587431874427;
+    q = q * z + 0.008336036141689670355;
+    q = q * z + 0.01098885333530951804;
+    q = q * z + 0.01515152102418965725;
+    q = q * z + 0.0222222220925550342;
+    q = q * z + 0.03571428571576827047;
+    q = q * z + 0.06666666666666002615;
+    q = q * z + 0.1666666666666666716;
 #endif
-    T near = z * q, far = (R(1.0) + u) * NAME(lf_log1p)(u) + NAME(lf_times)(g, NAME(lf_log)(g));
-    return u < R(0.5) ? near : far;
+    return q;
 }
 
-/* Jensen-Shannon, x and y probabilities (Lin 1991).  M = max, n = min, s = x + y, u = (M - n)/s, 1 - u = 2n/s:
- *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u) / 4,   gx = log(2x/s) / 2,   gy = log(2y/s) / 2
- * 0 for x = y, also 0 = 0; log 2 (x + y)/2 where one is 0; negative x or y: NaN. */
+/* Jensen-Shannon, x and y probabilities (Lin 1991).  s = x + y, u = |x - y|/s, M = max, n = min:
+ *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u)/4                  gx = log(2x/s)/2,   gy = log(2y/s)/2
+ * for u < 1/2 from f's series, t = (x - y)^2/s: (t + t u^2 (...))/4.  0 for x = y, also 0 = 0; (x + y)/2 log 2 where one is 0; negative x
+ * or y: NaN. */
 LOSS(js_div)
 {
-    T s = x + y, d = ABS(x - y), n = x > y ? y : x;
-    T inverse = s == 0 ? 0 : R(1.0) / s, u = d * inverse, g = 2 * n * inverse;
-    T down = NAME(lf_log)(g), half = u < R(0.5) ? NAME(lf_log1p)(-u) : down, up = NAME(lf_log1p)(u);
-    T v = s * NAME(lf_js_core)(u, g) / 4;
-    return (VG){ .v = s == 0 ? 0 : v, .gx = (x < y ? half : up) / 2, .gy = (x < y ? up : half) / 2 };
+    NAME(LfPair) d = NAME(lf_minus)(x, y), s = NAME(lf_minus)(x, -y);
+    T large = x < y ? y : x, small = x < y ? x : y;
+    NAME(LfSquareOver) t = NAME(lf_square_over)(d, s);
+    T u = ABS(t.q), z2 = u * u, more = t.v * (z2 * NAME(lf_js_core)(z2)), near = t.v + more, nearlo = ((t.v - near) + more) + t.c;
+    T a = 2 * large * t.r, b = 2 * small * t.r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
+    T va = large * la, vb = NAME(lf_times)(small, lb);
+    NAME(LfPair) far = NAME(lf_minus)(va, -vb);
+    T arest = ((2 * large - as) - NAME(lf_product_error)(a, s.hi, as)) - a * s.lo;                /* large (log(2 large/s) - log a) = arest/2 */
+    T brest = ((2 * small - bs) - NAME(lf_product_error)(b, s.hi, bs)) - b * s.lo;
+    T farlo = far.lo + (large * NAME(lf_log_rest)(a, la) + NAME(lf_product_error)(large, la, va)) + (arest + brest) / 2
+            + (small * NAME(lf_log_rest)(b, lb) + NAME(lf_product_error)(small, lb, vb));
+    I close = u < R(0.5), none = s.hi == 0;
+    T up = NAME(lf_log1p)(u), down = close ? NAME(lf_log1p)(-u) : lb;
+    up = none ? 0 : up, down = none ? 0 : down;
+    return (VG){ .v = none ? 0 : close ? near / 4 : far.hi / 2, .c = NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
+                 .gx = (x < y ? down : up) / 2, .gy = (x < y ? up : down) / 2 };
 }
 
-/* Jensen-Shannon, x and y log-probabilities.  M = max, D = |x - y|, m = exp(-D) - 1, u = -m/(2 + m), 1 - u = 2 (1 + m)/(2 + m):
- *   v  = exp(M) (2 + m) f(u) / 4,   gx = exp(x) log(1 +- u) / 2,   gy likewise */
+/* Jensen-Shannon, x and y log-probabilities.  D = |x - y|, m = exp(-D) - 1, u = -m/(2 + m), M = max, L = log 2 - log(1 + exp(-D)):
+ *   v  = exp(M) m^2/(2 + m) (1 + u^2 (...))/4 for u < 1/2,  (exp(M) L + exp(n) (L - D))/2 beyond        gx = exp(x) log(1 +- u)/2
+ * Within 8 ulp. */
 LOSS(js_div_log)
 {
-    T top = x > y ? x : y, d = x == y ? 0 : ABS(x - y), m = NAME(lf_expm1)(-d), e = NAME(lf_exp)(-d);
-    T inverse = R(1.0) / (R(2.0) + m), u = -m * inverse, g = 2 * e * inverse;
-    T large = NAME(lf_exp)(top), small = NAME(lf_exp)(x > y ? y : x);
-    T down = u < R(0.5) ? NAME(lf_log1p)(-u) : NAME(lf_log)(g), up = NAME(lf_log1p)(u);
-    T gl = large * up / 2, gs = NAME(lf_times)(small, down) / 2;
-    return (VG){ .v = large * (R(2.0) + m) * NAME(lf_js_core)(u, g) / 4, .gx = x < y ? gs : gl, .gy = x < y ? gl : gs };
+    T d = x == y ? 0 : ABS(x - y), m = NAME(lf_expm1)(-d), u = -m / (R(2.0) + m), z2 = u * u;
+    T large = NAME(lf_exp)(x < y ? y : x), small = NAME(lf_exp)(x < y ? x : y);
+    T l = (T_LN2_HI - NAME(lf_log1pexpneg)(d)) + T_LN2_LO;
+    T near = large * (-m * u) * (R(1.0) + z2 * NAME(lf_js_core)(z2)) / 4;
+    T far = (large * l + NAME(lf_times)(small, l - d)) / 2;
+    I close = u < R(0.5);
+    T up = large * NAME(lf_log1p)(u) / 2, down = NAME(lf_times)(small, close ? NAME(lf_log1p)(-u) : l - d) / 2;
+    return (VG){ .v = close ? near : far, .gx = x < y ? down : up, .gy = x < y ? up : down };
 }
 
 /* ---- likelihoods -------------------------------------------------------------------------------------------------------------------- */
+
+#define LOG2PI_HI R(0x1.d67f1cp+0)     /* 24 bits */
+#define LOG2PI_LO R(0x1.0c97d694d252fp-25)
 
 /* Gaussian, z = var.  s = max(z, eps), d = x - y, q = d/s:
  *   v  = (log s + d^2/s)/2 + full log(2 pi)/2
@@ -427,23 +470,30 @@ LOSS(js_div_log)
  * Ill-conditioned where log s < 0 nearly cancels d^2/s.  z = inf gives inf; z < 0 is bad. */
 LOSS(gaussian_nll)
 {
-    const T log2pi_hi = R(0x1.d67f1cp+0), log2pi_lo = R(0x1.0c864p-25);
-    T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log)(s), r = R(1.0) / s;
-    NAME(LfPair) d = NAME(lf_minus)(x, y);
-    T q = d.hi * r, t = d.hi * q, qs = q * s;
-    T tlo = q * (((d.hi - qs) - NAME(lf_product_error)(q, s, qs)) + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, t);
-    NAME(LfPair) sum = NAME(lf_minus)(l, -t), all = NAME(lf_minus)(sum.hi, -p[0] * log2pi_hi);
-    T c = all.lo + (sum.lo + (tlo + (NAME(lf_log_rest)(s, l) + p[0] * log2pi_lo)));
-    return (VG){ .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = q, .gy = -q, .gz = r * (R(1.0) - t) / 2, .hx = r,
+    T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log)(s);
+    NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){ s, 0 });
+    NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
+    T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
+    return (VG){ .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = t.q, .gy = -t.q, .gz = t.r * (R(1.0) - t.v) / 2, .hx = t.r,
                  .bad = z < 0 ? 3 : 0 };
 }
 
 /* Stirling's y log y - y + log(2 pi y)/2 for log(y!), where y > 1, else 0: value, error and derivative. */
 static inline VG NAME(lf_stirling)(T y)
 {
-    T l = NAME(lf_log)(y), v = (y + R(0.5)) * l - (y - R(0.91893853320467274178));
+    T l = NAME(lf_log)(y), h = y + R(0.5), hl = h * l;
+    NAME(LfPair) b = NAME(lf_minus)(y, LOG2PI_HI / 2), v = NAME(lf_minus)(hl, b.hi);
+    T c = v.lo + (h * NAME(lf_log_rest)(y, l) + NAME(lf_product_error)(h, l, hl) - b.lo + LOG2PI_LO / 2);
     I on = y > 1;
-    return (VG){ .v = on ? v : 0 * y, .gy = on ? l + R(0.5) / y : 0 };
+    return (VG){ .v = on ? v.hi : 0 * y, .c = on ? c : 0, .gy = on ? l + R(0.5) / y : 0 };
+}
+
+static inline VG NAME(lf_add_stirling)(VG r, T y)
+{
+    VG s = NAME(lf_stirling)(y);
+    NAME(LfPair) v = NAME(lf_minus)(r.v, -s.v);
+    r.v = v.hi, r.c = NAME(lf_finite)(r.c + (s.c + v.lo)), r.gy += s.gy;
+    return r;
 }
 
 /* Poisson, x the rate.  s = x + eps, l = log s:  v = x - y l,  gx = 1 - y/s,  gy = -l,  hx = y/s^2.
@@ -462,7 +512,7 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
     T e = NAME(lf_exp)(x), yx = NAME(lf_times)(y, x);
-    yx = (e > T_MAX) & (y == y) ? 0 : yx;
+    yx = e > T_MAX ? 0 * y : yx;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
     T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, x, yx));
     return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = e - y, .gy = -x, .hx = e };
@@ -475,9 +525,7 @@ LOSS(poisson_nll)
 
 LOSS(poisson_nll_full)
 {
-    VG r = NAME(lf_poisson)(x, y, p[0]), s = NAME(lf_stirling)(y);
-    r.v += s.v, r.gy += s.gy;
-    return r;
+    return NAME(lf_add_stirling)(NAME(lf_poisson)(x, y, p[0]), y);
 }
 
 LOSS(poisson_nll_log)
@@ -487,9 +535,7 @@ LOSS(poisson_nll_log)
 
 LOSS(poisson_nll_log_full)
 {
-    VG r = NAME(lf_poisson_log)(x, y), s = NAME(lf_stirling)(y);
-    r.v += s.v, r.gy += s.gy;
-    return r;
+    return NAME(lf_add_stirling)(NAME(lf_poisson_log)(x, y), y);
 }
 
 /* Gamma, x the logarithm of the mean: scikit-learn's HalfGammaLoss, LightGBM's and XGBoost's gamma objective, constants dropped.
@@ -502,11 +548,18 @@ LOSS(gamma_nll_log)
     return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = y < 0 ? 2 : 0 };
 }
 
-/* exp(k x): what the product's rounding drops goes into the result to first order. */
-static inline T NAME(lf_exp_product)(T k, T x)
+/* exp(k x) with its error; what the product's rounding drops is in hi too. */
+static inline NAME(LfPair) NAME(lf_exp_product)(T k, T x)
 {
-    T u = k * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(NAME(lf_product_error)(k, x, u));
-    return e > T_MAX ? e : e + e * lo;
+    T u = k * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(e * NAME(lf_product_error)(k, x, u)), hi = e + lo;
+    return (NAME(LfPair)){ hi, (e - hi) + lo + NAME(lf_exp_rest)(u, e) };
+}
+
+/* a/b - q, q = a/b rounded */
+static inline T NAME(lf_quotient_error)(T a, T b, T q)
+{
+    T qb = q * b;
+    return ((a - qb) - NAME(lf_product_error)(q, b, qb)) / b;
 }
 
 /* Tweedie, x the logarithm of the mean: scikit-learn's HalfTweedieLoss, LightGBM's and XGBoost's tweedie objective, constants dropped.
@@ -516,14 +569,18 @@ static inline T NAME(lf_exp_product)(T k, T x)
 LOSS(tweedie_nll_log)
 {
     T p1 = R(1.0) - p[0], p2 = R(2.0) - p[0];
-    T a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x), ya = NAME(lf_times)(y, a);
-    return (VG){ .v = b / p2 - ya / p1, .gx = b - ya, .gy = -a / p1, .hx = p2 * b - p1 * ya, .bad = (p[0] > 0) & (y < 0) ? 2 : 0 };
+    NAME(LfPair) a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x);
+    T ya = NAME(lf_times)(y, a.hi), va = ya / p1, vb = b.hi / p2;
+    NAME(LfPair) v = NAME(lf_minus)(vb, va);
+    T alo = NAME(lf_quotient_error)(ya, p1, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya)) / p1;
+    T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2, vb) + b.lo / p2 - alo);
+    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = b.hi - ya, .gy = -a.hi / p1, .hx = p2 * b.hi - p1 * ya,
+                 .bad = (p[0] > 0) & (y < 0) ? 2 : 0 };
 }
 
-/* r - log(1 + r), r > -1.  With s = r/(2 + r), log(1 + r) = 2 atanh(s) and r - 2s = r s:  s (r - 2 s^2 P(s^2)) near 0. */
-static inline T NAME(lf_log1p_gap)(T r)
+/* (atanh(s)/s - 1)/s^2 in z = s^2 for |s| <= 1/3; relative error 2^-31 (float), 2^-58. */
+static inline T NAME(lf_atanh_core)(T z)
 {
-    T s = r / (R(2.0) + r), z = s * s;
 #ifdef LF_T_FLOAT
     T q = 0.1039380843f;
     q = q * z + 0.08732351233f;
@@ -544,40 +601,60 @@ static inline T NAME(lf_log1p_gap)(T r)
     q = q * z + 0.1999999999999976125;
     q = q * z + 0.3333333333333333344;
 #endif
-    return (r >= R(-0.5)) & (r <= 1) ? s * (r - 2 * z * q) : r - NAME(lf_log1p)(r);
+    return q;
 }
 
-/* Unit deviances, x the mean, as scikit-learn's mean_poisson_deviance, mean_gamma_deviance, mean_tweedie_deviance. */
+/* Unit deviances, x the mean, as scikit-learn's mean_poisson_deviance, mean_gamma_deviance, mean_tweedie_deviance.
+ * With d = x - y, s = d/(x + y), t = d^2/(x + y) and P = 1/3 + s^2/5 + s^4/7 + ..., log(x/y) = 2 (s + s^3 P), and for |s| <= 1/3 the
+ * deviances are formed from t without cancellation. */
 
-/* Poisson.  v = 2 (y log(y/x) - y + x) = 2 y (r - log(1 + r)), r = (x - y)/y;  gx = 2 (1 - y/x),  gy = 2 log(y/x),  hx = 2 y/x^2.
- * y = 0 gives 2x. */
+/* Poisson.  v = 2 (x - y + y log(y/x)) = 2 t (1 - s (1 - s) P);  gx = 2 d/x,  gy = 2 log(y/x),  hx = 2 y/x^2.   y = 0 gives 2x. */
 LOSS(poisson_deviance)
 {
-    T ratio = y / x, d = 2 * (x - y);
-    T v = 2 * y * NAME(lf_log1p_gap)((x - y) / y);
-    return (VG){ .v = (y == 0) & (x == x) ? 2 * x : v, .gx = d / x, .gy = 2 * NAME(lf_log)(ratio), .hx = 2 * ratio / x,
-                 .bad = x <= 0 ? 1 : y < 0 ? 2 : 0 };
+    NAME(LfPair) d = NAME(lf_minus)(x, y);
+    NAME(LfSquareOver) t = NAME(lf_square_over)(d, NAME(lf_minus)(x, -y));
+    T s = t.q, core = NAME(lf_atanh_core)(s * s), less = t.v * (s * (R(1.0) - s) * core);
+    T near = t.v - less, nearlo = ((t.v - near) - less) + t.c;
+    T r = y / x, l = NAME(lf_log)(r), rx = r * x, yl = NAME(lf_times)(y, l);
+    NAME(LfPair) far = NAME(lf_minus)(d.hi, -yl);
+    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl) + ((y - rx) - NAME(lf_product_error)(r, x, rx));
+    I close = ABS(s) <= R(0.33);
+    return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * d.hi / x,
+                 .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l, .hx = 2 * r / x, .bad = x <= 0 ? 1 : y < 0 ? 2 : 0 };
 }
 
-/* Gamma.  r = (y - x)/x:  v = 2 (r - log(1 + r)),  gx = -2 r/x,  gy = 2 (1/x - 1/y),  hx = 2 (1 + 2r)/x^2. */
+/* Gamma.  r = y/x:  v = 2 (r - 1 - log r) = 2 t (1 + s (1 + s) P)/x;  gx = 2 d/x^2,  gy = -2 d/(x y),  hx = 2 (2r - 1)/x^2. */
 LOSS(gamma_deviance)
 {
-    T u = R(1.0) / x, d = y - x, r = d / x;
-    return (VG){ .v = 2 * NAME(lf_log1p_gap)(r), .gx = -2 * r * u, .gy = 2 * d * u / y, .hx = (2 + 4 * r) * u * u,
-                 .bad = x <= 0 ? 1 : y <= 0 ? 2 : 0 };
+    NAME(LfPair) d = NAME(lf_minus)(x, y);
+    NAME(LfSquareOver) t = NAME(lf_square_over)(d, NAME(lf_minus)(x, -y));
+    T s = t.q, more = t.v * (s * (R(1.0) + s) * NAME(lf_atanh_core)(s * s)), sum = t.v + more, near = sum / x;
+    T nearlo = NAME(lf_quotient_error)(sum, x, near) + (((t.v - sum) + more) + t.c) / x;
+    T r = y / x, l = NAME(lf_log)(r), u = d.hi / x;
+    NAME(LfPair) above = NAME(lf_minus)(r, 1), far = NAME(lf_minus)(above.hi, l);
+    T farlo = far.lo + above.lo - NAME(lf_log_rest)(r, l) + NAME(lf_quotient_error)(y, x, r) * above.hi / r;
+    I close = ABS(s) <= R(0.33);
+    return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * u / x, .gy = -2 * u / y,
+                 .hx = (4 * r - 2) / x / x, .bad = x <= 0 ? 1 : y <= 0 ? 2 : 0 };
 }
 
-/* Tweedie of power p, not 0, 1 or 2.  a = x^(1-p):
- *   v  = 2 (max(y, 0)^(2-p) / ((1-p)(2-p)) - y a/(1-p) + x a/(2-p))
- *   gx = 2 a (1 - y/x),   gy = 2 (y^(1-p) - a)/(1-p),   hx = 2 (a/x) ((2-p) - (1-p) y/x ... )
- * The terms cancel to (x - y)^2 x^-p as y approaches x: relative error about 2^-22 (x/(x - y))^2. */
+/* Tweedie of power p, not 0, 1 or 2.  a = x^(1-p), b = y^(1-p), r = (y - x)/x:
+ *   v  = 2 ((max(y, 0) b/(2-p) - y a)/(1-p) + x a/(2-p)),   gx = 2 a (1 - y/x),   gy = 2 (b - a)/(1-p),   hx = 2 a (1 - p d/x)/x
+ * The terms cancel to a d^2/x as y approaches x: for |r| < 1/4 it is a d^2/x times the binomial series' rest
+ *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
+ * y < 0 is bad for p > 0, y = 0 for p >= 2. */
 LOSS(tweedie_deviance)
 {
-    T p1 = R(1.0) - p[0], p2 = R(2.0) - p[0], c1 = 2 / p1, c2 = 2 / p2, u = R(1.0) / x;
-    T a = NAME(lf_pow)(x, p1), yp = y < 0 ? 0 : y, b = NAME(lf_pow)(yp, p1);
-    T yb = NAME(lf_times)(yp, b), d = x - y;
-    I zero = p[0] > 0, above = p[0] >= 2;
-    return (VG){ .v = c1 * (yb / p2 - y * a) + c2 * x * a, .gx = 2 * a * u * d, .gy = c1 * (b - a),
-                 .hx = 2 * a * u * (R(1.0) - p[0] * d * u),
-                 .bad = x <= 0 ? 1 : (zero & (y < 0)) | (above & (y <= 0)) ? 2 : 0 };
+    T power = p[0], p1 = R(1.0) - power, p2 = R(2.0) - power, c1 = 2 / p1, c2 = 2 / p2, d = x - y, u = d / x;
+    T a = NAME(lf_pow)(x, p1), b = NAME(lf_pow)(ABS(y), p1), yb = y > 0 ? y * b : 0, h = 1;
+#pragma GCC unroll 32
+    for (int k = T_MANT / 2; k >= 3; k--)
+        h = R(1.0) - u * h * ((R(3.0) - k - power) / k);
+    T far = c1 * (yb / p2 - y * a) + c2 * x * a;
+    return (VG){ .v = ABS(u) < R(0.25) ? a * d * u * h : far, .gx = 2 * a * u, .gy = c1 * ((y < 0 ? 0 : b) - a),
+                 .hx = 2 * a * (R(1.0) - power * u) / x,
+                 .bad = x <= 0 ? 1 : ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0)) ? 2 : 0 };
 }
+
+#undef LOG2PI_HI
+#undef LOG2PI_LO
