@@ -1,0 +1,304 @@
+"""The command line: ``lossfast evaluate LOGITS TARGETS``.
+
+A thin layer over `lossfast.evaluate`: options in, a table or JSON out.  Exit codes: 0 fine, 1 the mean loss is above ``--fail-above``, 2 usage,
+3 bad data, 130 interrupted.  NumPy is all it needs; on a terminal, rich makes it nicer where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import sys
+import time
+
+import lossfast
+from lossfast.evaluation import LOSSES
+
+__all__ = ["main"]
+
+OK, ABOVE, USAGE, BAD_DATA, INTERRUPTED = 0, 1, 2, 3, 130
+
+_EPILOG = """\
+LOGITS and TARGETS are .npy files, or members of .npz files: run.npz:logits. Files are read in
+blocks, so that they may be larger than memory, and pickled objects are refused.
+
+exit codes: 0 fine, 1 mean loss above --fail-above (or NaN), 2 usage, 3 bad data, 130 interrupted
+"""
+
+
+def main(argv=None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments; default those of the process.
+
+    Examples
+    --------
+    >>> import lossfast.cli
+    >>> lossfast.cli.main(["evaluate", "no-such-file.npy", "targets.npy"])
+    3
+    """
+    parser, evaluate = _parsers()
+    arguments = parser.parse_args(argv)
+    options = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
+    for name in options:
+        if name not in LOSSES[arguments.loss].options:
+            evaluate.error(f"{_flag(name)} does not apply to {arguments.loss}")
+    try:
+        return _evaluate(arguments, options)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has gone; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD_DATA
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_DATA)
+    except (ValueError, TypeError, IndexError) as error:
+        return _fail(str(error), BAD_DATA)
+    except MemoryError as error:
+        return _fail(f"out of memory: {error}; a smaller --memory may help", BAD_DATA)
+
+
+def _fail(message, code):
+    print(f"lossfast: error: {message}" if code != INTERRUPTED else f"lossfast: {message}", file=sys.stderr)
+    return code
+
+
+def _evaluate(arguments, options):
+    threads = contextlib.nullcontext() if arguments.threads is None else lossfast.num_threads(arguments.threads)
+    began = time.perf_counter()
+    with threads, _progress() as progress:
+        result = lossfast.evaluate(
+            arguments.logits,
+            arguments.targets,
+            loss=arguments.loss,
+            worst=arguments.worst,
+            memory=arguments.memory,
+            logits_dtype=arguments.logits_dtype,
+            progress=progress,
+            **options,
+        )
+    if arguments.json:
+        print(json.dumps({**result.to_dict(), "version": _version()}, allow_nan=False))
+    else:
+        _print_table(result, time.perf_counter() - began)
+    sys.stdout.flush()
+    above = arguments.fail_above is not None and not result.mean <= arguments.fail_above
+    return ABOVE if above else OK
+
+
+# --- Arguments
+
+
+def _version():
+    from importlib.metadata import version  # here, since it would add 10 ms to every run
+
+    return version("lossfast")
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser, *_):
+        print(f"lossfast {_version()}")
+        parser.exit()
+
+
+def _bounded(kind, low, high, words):
+    def parse(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {words}, got {text}")
+        return value
+
+    parse.__name__ = words  # argparse names it where `kind` fails
+    return parse
+
+
+def _size(text):
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    size = int(float(number) * unit)
+    if size < 1:
+        raise ValueError
+    return size
+
+
+_size.__name__ = "size"
+
+# The losses' own options.  Which loss takes which stands in `LOSSES`.
+_OPTIONS = {
+    "axis": dict(type=int, metavar="N", help="the class axis (default: 1, or 0 for one-dimensional logits)"),
+    "weight": dict(metavar="FILE", help="class weights, a .npy file or .npz member"),
+    "ignore_index": dict(type=int, metavar="I", help="targets with this value are not scored (default: -100)"),
+    "label_smoothing": dict(type=_bounded(float, 0, 1, "a number from 0 to 1"), metavar="EPS", help="share of the target spread over all classes"),
+}
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _parsers():
+    parser = argparse.ArgumentParser(prog="lossfast", description="Fast and exact loss functions on CPU.")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a model's outputs from files",
+        description="Score a model's outputs against their targets: mean loss, perplexity, accuracy and the worst samples.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    count = _bounded(int, 0, math.inf, "a count")
+    evaluate.add_argument("logits", metavar="LOGITS", help="what the model put out")
+    evaluate.add_argument("targets", metavar="TARGETS", help="class indices, or class probabilities of the logits' shape")
+    evaluate.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="default: cross_entropy")
+    for name, option in _OPTIONS.items():
+        evaluate.add_argument(_flag(name), **option)
+    evaluate.add_argument("--logits-dtype", choices=["bfloat16"], help="what two-byte values without a type are")
+    evaluate.add_argument("--worst", type=count, default=5, metavar="K", help="samples with the largest losses to show (default: 5)")
+    evaluate.add_argument("--fail-above", type=float, metavar="X", help="exit with 1 if the mean loss is above X")
+    evaluate.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
+    evaluate.add_argument("--memory", type=_size, default=64 << 20, metavar="SIZE", help="logits to hold at once, such as 64M (the default) or 1G")
+    evaluate.add_argument("--threads", type=_bounded(int, 1, 1 << 16, "a count of threads"), metavar="N", help="default: all this process may use")
+    return parser, evaluate
+
+
+# --- Table
+
+
+def _print_table(result, seconds):
+    title, figures, worst = _title(result), _figures(result, seconds), _worst(result)
+    if _rich_serves(sys.stdout):
+        return _print_rich(title, figures, worst)
+    print(*title, "", sep="\n")
+    _print_columns(figures, "<<")
+    if worst:
+        print("", "worst samples", sep="\n")
+        _print_columns(worst, ">>>>")
+
+
+def _print_columns(rows, alignment):
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths)).rstrip())
+
+
+def _print_rich(title, figures, worst):
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(*title, sep="\n", markup=False)
+    table = Table("", "", show_header=False)
+    for name, value in figures:
+        table.add_row(name, f"[bold]{value}[/bold]" if name in ("mean loss", "accuracy") else value)
+    console.print(table)
+    if worst:
+        table = Table(title="worst samples", title_justify="left")
+        for name in worst[0]:
+            table.add_column(name, justify="right")
+        for row in worst[1:]:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _title(result):
+    arrays = [f"{origin['source']} {tuple(origin['shape'])} {origin['dtype']}" for origin in (result.config["logits"], result.config["targets"])]
+    return f"{result.loss} of {arrays[0]}", f"against {arrays[1]}"
+
+
+def _figures(result, seconds):
+    """Names and values; what is zero or does not apply, and would only make the reader ask, is left out."""
+    scored = result.samples - result.ignored
+    rows = [("samples", f"{result.samples:,}"), ("ignored", f"{result.ignored:,}")]
+    if result.denominator != scored:
+        rows.append(("sum of weights", f"{result.denominator:.8g}"))
+    rows.append(("mean loss", f"{result.mean:.8g}"))
+    if result.perplexity is not None:
+        rows.append(("perplexity", f"{result.perplexity:.6g}"))
+    if result.accuracy is not None:
+        rows.append(("accuracy", f"{result.accuracy:.2%}  ({result.correct:,} of {scored:,})"))
+    if result.nan:
+        rows.append(("NaN losses", f"{result.nan:,}"))
+    if result.infinite:
+        rows.append(("infinite losses", f"{result.infinite:,}"))
+    rows.append(("time", f"{seconds:.2f} s"))
+    return rows
+
+
+def _worst(result):
+    if not result.worst:
+        return []
+    rows = [(_index(s.index), f"{s.loss:.6g}", f"{s.target:.6g}", f"{s.prediction:.6g}") for s in result.worst]
+    return [("index", "loss", "target", "predicted"), *rows]
+
+
+def _index(index):
+    return str(index[0]) if len(index) == 1 else str(index)
+
+
+# --- Progress
+
+
+def _rich_serves(stream):
+    """Whether `stream` is a terminal and rich is there to write on it."""
+    return stream.isatty() and importlib.util.find_spec("rich") is not None
+
+
+@contextlib.contextmanager
+def _progress():
+    """`evaluate`'s progress callback: None unless stderr is a terminal, and nothing to be seen of a run that is over at once."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    bar, began = None, time.monotonic()
+    with contextlib.ExitStack() as stack:
+
+        def show(done, total):
+            nonlocal bar
+            if bar is None and done < total and time.monotonic() - began > 0.3:
+                bar = stack.enter_context(_rich_bar(total) if _rich_serves(sys.stderr) else _plain_bar(total, began))
+            if bar is not None:
+                bar(done)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _plain_bar(total, began):
+    shown = began
+
+    def show(done):
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < 0.1:
+            return
+        shown = now
+        share = done / total
+        left = (now - began) * (1 - share) / share
+        line = f"[{'#' * round(30 * share):<30}] {share:4.0%}  {done:,} of {total:,} samples, {left:.0f} s left"
+        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _rich_bar(total):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    samples = TextColumn("{task.completed:,} of {task.total:,} samples,")
+    columns = BarColumn(), TaskProgressColumn(), samples, TimeRemainingColumn(), TextColumn("left")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
