@@ -11,8 +11,8 @@ FLOATS = "float16, bfloat16, float32 or float64"
 cdef inline int dtype_code(cnp.ndarray a):
     """The kernels' code of a dtype they read as it is, or -1."""
     cdef int num = cnp.PyArray_TYPE(a)
-    if num == cnp.NPY_FLOAT32:
-        return LF_F32 if cnp.PyArray_ISNOTSWAPPED(a) else -1
+    if num == cnp.NPY_FLOAT32 or num == cnp.NPY_INT64:
+        return (LF_F32 if num == cnp.NPY_FLOAT32 else LF_I64) if cnp.PyArray_ISNOTSWAPPED(a) else -1
     if num >= NPY_USERDEF or num == cnp.NPY_VOID:
         return LF_BF16 if is_bfloat16(a, num) else -1
     if not cnp.PyArray_ISNOTSWAPPED(a):
@@ -52,7 +52,7 @@ cdef inline bint is_integer(int code) noexcept:
 cdef cnp.ndarray as_array(object x, str name):
     """The array behind an argument, in a dtype that the kernels read; copied only where it is byte-swapped or no array."""
     cdef cnp.ndarray a
-    if type(x) is np.ndarray:
+    if cnp.PyArray_CheckExact(x):
         a = <cnp.ndarray>x
         if dtype_code(a) >= 0:
             return a

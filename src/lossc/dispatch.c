@@ -23,27 +23,38 @@ const int lf_loss_params[] = {
 #undef ELEM
 const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
 
-extern const LfKernels lf_kernels_base;
+#define KERNELS(isa_)                                                                                                                      \
+    void lf_elem_block_##isa_(const LfElemJob *, ptrdiff_t);                                                                               \
+    void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                           \
+    void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                 \
+    void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                               \
+    static const LfKernels isa_ = {.isa = #isa_,                                                                                           \
+                                   .elem_block = lf_elem_block_##isa_,                                                                     \
+                                   .elem_fold = lf_elem_fold_##isa_,                                                                       \
+                                   .row_block = lf_row_block_##isa_,                                                                       \
+                                   .label_block = lf_label_block_##isa_};
+
+KERNELS(base)
 #if defined __x86_64__ && !defined LF_NO_AVX2
-extern const LfKernels lf_kernels_avx2;
+KERNELS(avx2)
 #endif
 #if defined __x86_64__ && !defined LF_NO_AVX512
-extern const LfKernels lf_kernels_avx512;
+KERNELS(avx512)
 #endif
 
 const LfKernels *lf_isa(int i)
 {
-    const LfKernels *table[3] = {&lf_kernels_base};
+    const LfKernels *table[3] = {&base};
     int n = 1;
 #if defined __x86_64__ && !defined LF_NO_AVX2
-    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    if (avx2)
-        table[n++] = &lf_kernels_avx2;
-#endif
-#if defined __x86_64__ && !defined LF_NO_AVX512
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+    const int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (has_avx2)
+        table[n++] = &avx2;
+#if !defined LF_NO_AVX512
+    if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        table[n++] = &lf_kernels_avx512;
+        table[n++] = &avx512;
+#endif
 #endif
     return i < n ? table[i] : NULL;
 }

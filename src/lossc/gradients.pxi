@@ -76,9 +76,12 @@ cdef class ValueAndGrad:
 
 
 cdef object gradient_dtype(cnp.ndarray a, str name):
-    if not is_float(dtype_code(a)):
-        raise TypeError(f"{name}: to differentiate by it, expected {FLOATS}, got dtype {a.dtype}")
-    return a.dtype
+    """The argument's own dtype; float64 for an input of integers, which is computed as float64."""
+    if is_float(dtype_code(a)):
+        return a.dtype
+    if name.startswith("input"):
+        return float64_dtype
+    raise TypeError(f"{name}: to differentiate by it, expected {FLOATS}, got dtype {a.dtype}")
 
 
 cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name, tuple reads):

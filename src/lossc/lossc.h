@@ -9,7 +9,7 @@
  *    broadcasting and misalignment are dealt with by pack.h, a cache-sized run at a time.
  * C. Work is cut into blocks whose number and extent depend on the shape only. A block's partial sums go to its own slot and are added in
  *    block order: the same bits for any number of threads, and for any memory layout.
- * D. kernels.c is compiled once per instruction set; each compilation exports one const table of block functions; dispatch.c chooses.
+ * D. elementwise.c and rows.c are compiled once per instruction set; dispatch.c makes one table of block functions of each, and chooses.
  */
 #ifndef LOSSC_H
 #define LOSSC_H

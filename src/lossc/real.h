@@ -1,4 +1,4 @@
-/* The arithmetic type of one pass.  No include guard: kernels.c defines LF_T_FLOAT, includes this and the headers written in T, undefines
+/* The arithmetic type of one pass.  No include guard: a kernel file defines LF_T_FLOAT, includes this and the headers written in T, undefines
  * it, then the same with LF_T_DOUBLE; included with neither, this header undefines all it has defined.
  * Literals are written R(0.5), so that float code holds no double. */
 #undef T

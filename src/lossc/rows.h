@@ -7,7 +7,8 @@
  * Exponentials are taken of x itself, not of the rounded difference x - m: exp(x) 2^(SHIFT - N) = 2^(n - N + SHIFT) exp(r) with
  * N = round(m log2 e), so that r is exact to the last bit (a float difference near -20 is off by 1e-6, 8 ulp of the result). Terms down to
  * 2^-(SHIFT + 126) of the largest count, smaller ones are 0; scaled terms are never subnormal but within 1 % of that border.
- * Rows with |m| > T_FAR are computed as exp(x - m), N = 0: there the difference is exact for every term that counts (Sterbenz).
+ * Far rows, |m| > T_FAR or infinite, are shifted by m first, maxima to 0: there x - m is exact for every term that counts (Sterbenz), and the
+ * limits come out: one +inf takes all the probability.
  *
  * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout;
  * larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice depends on C only.
@@ -16,32 +17,65 @@
 
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
 
-/* The reference of a row: e(x) = exp(x - m) * 2^SHIFT / f, computed as 2^(n - N + SHIFT) exp(r) of d = x - M. */
+/* The reference of a row: e(x) = 2^(n - N + SHIFT) exp(r), n = round(x log2 e), of the row itself, or of x - m for a far row (N = 0). */
 typedef struct {
-    T M;
-    I bias;   /* bits of T_MAGIC + N - SHIFT - T_BIAS */
-    double f; /* exp(-(m - M - N ln 2)) * 2^-SHIFT */
+    T magic;  /* T_MAGIC - N + SHIFT + T_BIAS: the sum's low bits are e's biased exponent */
+    T floor;  /* where that exponent becomes 0, and so e */
+    double f; /* exp(x - m) = f e(x) */
 } NAME(Ref);
 
-static inline T NAME(row_exp)(T x, T M, I bias)
+static inline int NAME(row_far)(T m)
 {
-    T d = x - M;
-    d = d < -T_ROW_LIMIT ? -T_ROW_LIMIT : d; /* keeps NaN; here |n| < 2^(mantissa bits - 1) */
-    const T t = d * T_LOG2E + T_MAGIC;
-    const T n = t - T_MAGIC;
-    T r = d - n * T_LN2_HI; /* exact, also without FMA, for every term that counts */
-    r = r - n * T_LN2_LO;
-    I e = (I)BITS(t) - bias;
-    e = e > 0 ? e : 0;
-    return (1 + (r + NAME(lf_exp_tail)(r))) * REAL((U)e << T_MANT);
+    return !(ABS(m) <= T_FAR);
 }
 
 static inline NAME(Ref) NAME(row_ref)(T m)
 {
-    const int far = !(ABS(m) <= T_FAR);
-    const T n = far ? 0 : (m * T_LOG2E + T_MAGIC) - T_MAGIC;
-    const double r = far ? 0 : ((double)m - (double)n * LF_LN2_HI) - (double)n * LF_LN2_LO;
-    return (NAME(Ref)){.M = far ? m : 0, .bias = (I)BITS(T_MAGIC) + (I)n - T_SHIFT - T_BIAS, .f = lf_exp_f64(-r) * T_UNSHIFT};
+    const int far = NAME(row_far)(m);
+    const T N = far ? 0 : (m * T_LOG2E + T_MAGIC) - T_MAGIC;
+    const double r = far ? 0 : ((double)m - (double)N * LF_LN2_HI) - (double)N * LF_LN2_LO; /* |r| <= 0.35 */
+    return (NAME(Ref)){.magic = T_MAGIC + (T_SHIFT + T_BIAS - N),
+                       .floor = (N - (T_SHIFT + T_BIAS)) * (T)LF_LN2_HI,
+                       .f = (1 + (-r + lf_exp_tail_f64(-r))) * T_UNSHIFT};
+}
+
+/* e(x), within 1 ulp; NaN stays NaN. Here floor <= x, so |n| < 2^11 and r is exact, also without FMA (real.h). */
+static inline T NAME(row_exp)(T x, T magic, T floor)
+{
+    x = floor > x ? floor : x;
+    const T t = x * T_LOG2E + magic, n = t - magic;
+    T r = x - n * T_LN2_HI;
+    r = r - n * T_LN2_LO;
+    return ((NAME(lf_exp_curve)(r) * r + 1) * r + 1) * REAL(BITS(t) << T_MANT);
+}
+
+static inline T NAME(row_shift)(T x, T m)
+{
+    return x == m ? 0 : x - m;
+}
+
+/* log(1 + s), s >= 0, to what T can tell: for float in double with relative error 7e-10, by u = 1 + s = 2^e (1 + f), -0.293 <= f <= 0.415,
+ * f = (s - (2^e - 1)) 2^-e, which is s itself where s is small, and f P(f). P is minimax of degree 10 for log(1 + f) / f. */
+static inline double NAME(row_log1p)(double s)
+{
+#ifdef LF_T_FLOAT
+    const uint64_t e = (lf_bits_f64(1 + s) - 0x3fe6a09e667f3bcdu) >> 52;
+    const double power = lf_real_f64((1023 + e) << 52), f = (s - (power - 1)) * lf_real_f64((1023 - e) << 52);
+    double p = 0x1.137df737d5e37p-4;
+    p = p * f - 0x1.dffe5d64e3b2ep-4;
+    p = p * f + 0x1.e87dfbf365b3cp-4;
+    p = p * f - 0x1.fbf1f5b75b02bp-4;
+    p = p * f + 0x1.231297db1ec74p-3;
+    p = p * f - 0x1.555be34a0b99cp-3;
+    p = p * f + 0x1.99a71b3dedf86p-3;
+    p = p * f - 0x1.000012194d429p-2;
+    p = p * f + 0x1.5555400a31f4dp-2;
+    p = p * f - 0x1.ffffffc706b7cp-2;
+    p = p * f + 0x1.00000002b611bp+0;
+    return (lf_real_f64(e | 0x4330000000000000u) - 0x1p52) * 0x1.62e42fefa39efp-1 + f * p;
+#else
+    return lf_log1p_f64(s);
+#endif
 }
 
 static T NAME(run_max)(const T *x, ptrdiff_t n)
@@ -62,12 +96,10 @@ static T NAME(run_max)(const T *x, ptrdiff_t n)
     return lane[0];
 }
 
-/* Masks are applied to bits: a selection invites gcc to branch around the exponential instead of vectorising it.
- * Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. */
-static inline __attribute__((always_inline)) double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
+/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. */
+static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
 {
-    T acc[LF_LANES] = {0}, pad[LF_LANES];
-    I ties[LF_LANES] = {0};
+    T acc[LF_LANES] = {0}, all[LF_LANES] = {0}, pad[LF_LANES];
     for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
         const T *a = x + i;
         if (n - i < LF_LANES) {
@@ -77,22 +109,32 @@ static inline __attribute__((always_inline)) double NAME(run_sum)(const T *x, pt
         }
 #pragma omp simd
         for (int l = 0; l < LF_LANES; l++) {
-            const T e = NAME(row_exp)(a[l], ref.M, ref.bias);
-            const I other = masked ? -(I)(a[l] != m) : -1;
-            acc[l] += REAL(BITS(e) & (U)other);
-            ties[l] += 1 + other;
+            const T e = NAME(row_exp)(a[l], ref.magic, ref.floor);
+            acc[l] += masked && a[l] == m ? 0 : e;
+            if (masked)
+                all[l] += e;
         }
     }
-    double wide[LF_LANES];
+    double wide[LF_LANES], whole[LF_LANES];
     for (int l = 0; l < LF_LANES; l++)
-        wide[l] = acc[l];
-    if (masked) {
-        double c[LF_LANES];
+        wide[l] = acc[l], whole[l] = all[l];
+    const double sum = lf_lane_sum(wide);
+    if (masked)
+        *count += lf_nearest((lf_lane_sum(whole) - sum) * ref.f); /* f e(m) = 1 */
+    return sum;
+}
+
+static double NAME(run_total)(const T *x, ptrdiff_t n)
+{
+    double acc[LF_LANES] = {0};
+    ptrdiff_t i = 0;
+    for (; i + LF_LANES <= n; i += LF_LANES)
+#pragma omp simd
         for (int l = 0; l < LF_LANES; l++)
-            c[l] = ties[l];
-        *count += lf_lane_sum(c) - (m == -INFINITY ? (LF_LANES - n % LF_LANES) % LF_LANES : 0); /* padding is not a tie */
-    }
-    return lf_lane_sum(wide);
+            acc[l] += x[i + l];
+    for (int l = 0; i < n; i++, l++)
+        acc[l] += x[i];
+    return lf_lane_sum(acc);
 }
 
 /* Cross entropy against target masses u: a += sum u, dot += sum u (m - x), for masses of one run. An element without mass adds nothing. */
@@ -125,9 +167,9 @@ typedef struct {
     ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
     int64_t label[LF_W];              /* class; -1: adds nothing (ignored, masked or bad) */
     double wt[LF_W];                  /* class weight of the label, 0 where the row does not count */
-    T m[LF_W], M[LF_W], xt[LF_W];     /* maximum, subtrahend, logit of the label */
-    I bias[LF_W];
-    double f[LF_W], s[LF_W];          /* reference; S */
+    T m[LF_W], top[LF_W], xt[LF_W];   /* maximum; maximum and logit of the label, shifted if the row is far */
+    T magic[LF_W], floor[LF_W];       /* reference */
+    double f[LF_W], s[LF_W];          /* and S */
     double mass[LF_W], dot[LF_W];     /* sum of target masses u; sum of u (m - x) */
     double delta[LF_W], loss[LF_W];   /* log1p(S) */
     /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p */
@@ -139,6 +181,12 @@ static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(R
 {
     ptrdiff_t index[LF_MAXDIM], p = 0, i = r->first;
     const int last = j->ndim - 1;
+    if (last == 0) {
+#pragma omp simd
+        for (ptrdiff_t l = 0; l < LF_W; l++)
+            off[l] = (i + l) * a->stride[0];
+        return;
+    }
     for (int d = last; d >= 0; d--) {
         index[d] = d ? i % j->shape[d] : i;
         i /= j->shape[d];
@@ -219,25 +267,37 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) *r)
 {
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
-    ptrdiff_t bad = -1, off[LF_W];
+    const uint64_t classes = indices ? (uint64_t)j->c : 1;
+    const int64_t ignored = indices ? j->ignore_index : LF_MASKED;
+    int64_t y[LF_W], any = 0;
+    ptrdiff_t off[LF_W], bad = 0;
     if (indices) {
         NAME(rows_offsets)(j, &j->t, r, off);
-        lf_load_labels(r->label, j->t.data, j->t.dtype, off, r->n);
+        lf_load_labels(y, j->t.data, j->t.dtype, off, r->n);
     } else
-        memset(r->label, 0, sizeof r->label);
+        memset(y, 0, sizeof y);
     if (j->where.data) {
         NAME(rows_offsets)(j, &j->where, r, off);
         for (ptrdiff_t l = 0; l < r->n; l++)
-            r->label[l] = !j->where.data[off[l]] ? LF_MASKED : r->label[l];
+            y[l] = !j->where.data[off[l]] ? LF_MASKED : y[l];
     }
-    for (ptrdiff_t l = r->n - 1; l >= 0; l--) {
-        const int64_t y = r->label[l];
-        const int in = y >= 0 && y < j->c, skip = y == LF_MASKED || (indices && y == j->ignore_index);
-        bad = indices && !in && !skip ? r->first + l : bad;
-        r->label[l] = (in || !indices) && !skip ? y : -1;
-        r->wt[l] = r->label[l] < 0 ? 0 : w && indices ? (double)w[y] : 1;
+    for (ptrdiff_t l = r->n; l < LF_W; l++)
+        y[l] = LF_MASKED;
+#pragma omp simd reduction(| : any)
+    for (int l = 0; l < LF_W; l++) {
+        const int64_t in = -(int64_t)((uint64_t)y[l] < classes), skip = -(int64_t)(y[l] == LF_MASKED) | -(int64_t)(y[l] == ignored);
+        const int64_t counts = in & ~skip;
+        any |= ~in & ~skip;
+        r->label[l] = (y[l] & counts) | ~counts;
+        r->wt[l] = counts ? 1 : 0;
     }
-    return bad;
+    for (ptrdiff_t l = 0; w && indices && l < r->n; l++)
+        r->wt[l] = r->label[l] < 0 ? 0 : (double)w[r->label[l]];
+    if (!any)
+        return -1;
+    while ((uint64_t)y[bad] < classes || y[bad] == LF_MASKED || y[bad] == ignored)
+        bad++;
+    return r->first + bad;
 }
 
 /* The target masses of a run, where they are not just one class: u = w t' with t' = t (1 - smoothing) + smoothing / C; for indices t = 0, the
@@ -281,73 +341,99 @@ static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) *r, T *u)
 
 /* ---- first pass: maximum, S, reference, masses ---------------------------------------------------------------------------------------- */
 
+/* A run of logits, shifted if the row is far. */
+static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T m, T *buf)
+{
+    const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
+    if (!NAME(row_far)(m))
+        return x;
+    for (ptrdiff_t i = 0; i < n; i++)
+        buf[i] = NAME(row_shift)(x[i], m);
+    return buf;
+}
+
 /* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
 static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
-    T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY;
+    T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY, top = 0;
     double s = 0, count = 0, mass = 0, dot = 0;
     NAME(Ref) ref = NAME(row_ref)(m);
     for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
         const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
-        const T top = NAME(run_max)(x, n);
-        if (top > m) {
-            s = (s + count) * lf_exp_f64((double)m - (double)top);
-            dot += mass != 0 ? mass * ((double)top - (double)m) : 0;
-            count = 0, m = top;
+        const T here = NAME(run_max)(x, n);
+        if (here > m) {
+            s = (s + count) * lf_exp_f64((double)m - (double)here);
+            dot += mass != 0 ? mass * ((double)here - (double)m) : 0;
+            count = 0, m = here, top = NAME(row_far)(m) ? 0 : m;
             ref = NAME(row_ref)(m);
         }
-        s += ref.f * (top == m ? NAME(run_sum)(x, n, ref, 1, m, &count) : NAME(run_sum)(x, n, ref, 0, m, NULL));
+        if (NAME(row_far)(m))
+            x = NAME(row_logits)(j, r, l, c, n, m, buf);
+        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count) : NAME(run_sum)(x, n, ref, 0, top, NULL));
         if (spread)
-            NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, m, &mass, &dot);
+            NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
-    r->m[l] = m, r->M[l] = ref.M, r->bias[l] = ref.bias, r->f[l] = ref.f;
+    r->m[l] = m, r->top[l] = top, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
     r->s[l] = s + (count - 1), r->mass[l] = mass, r->dot[l] = dot;
     if (r->label[l] >= 0 && j->op == LF_CE_INDEX)
-        NAME(row_move)(j, &j->x, j->xc, r->off_x[l], r->label[l], 1, &r->xt[l], 0);
+        r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
 }
 
-/* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
-static inline __attribute__((always_inline)) void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at, T *e)
+static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at)
 {
-    T m[LF_GROUP], M[LF_GROUP];
-    I bias[LF_GROUP];
-    double s[LF_GROUP] = {0};
+    T m[LF_GROUP];
+    I far = 0;
     for (int l = 0; l < LF_GROUP; l++)
         m[l] = -INFINITY;
     for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             m[l] = x[c * LF_W + l] > m[l] ? x[c * LF_W + l] : m[l];
-#pragma omp simd
+#pragma omp simd reduction(| : far)
     for (int l = 0; l < LF_GROUP; l++) {
         const NAME(Ref) ref = NAME(row_ref)(m[l]);
         r->m[at + l] = m[l];
-        r->M[at + l] = M[l] = ref.M;
-        r->bias[at + l] = bias[l] = ref.bias;
+        r->top[at + l] = NAME(row_far)(m[l]) ? 0 : m[l];
+        r->magic[at + l] = ref.magic;
+        r->floor[at + l] = ref.floor;
         r->f[at + l] = ref.f;
+        far |= NAME(row_far)(m[l]);
     }
-    I ties[LF_GROUP] = {0};
+    for (ptrdiff_t c = 0; far && c < classes; c++)
+        for (int l = 0; l < LF_GROUP; l++)
+            x[c * LF_W + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * LF_W + l], m[l]) : x[c * LF_W + l];
+}
+
+/* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
+static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at, T *e)
+{
+    double s[LF_GROUP] = {0}, whole[LF_GROUP] = {0};
+    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP];
+    memcpy(top, r->top + at, sizeof top);
+    memcpy(magic, r->magic + at, sizeof magic);
+    memcpy(floor, r->floor + at, sizeof floor);
     for (ptrdiff_t c0 = 0; c0 < classes; c0 += 16) {
-        T acc[LF_GROUP] = {0};
+        T acc[LF_GROUP] = {0}, all[LF_GROUP] = {0};
         for (ptrdiff_t c = c0; c < classes && c < c0 + 16; c++)
 #pragma omp simd
             for (int l = 0; l < LF_GROUP; l++) {
-                const T v = x[c * LF_W + l], y = NAME(row_exp)(v, M[l], bias[l]);
-                const I other = -(I)(v != m[l]);
-                acc[l] += REAL(BITS(y) & (U)other);
-                ties[l] += 1 + other;
+                const T v = x[c * LF_W + l], y = NAME(row_exp)(v, magic[l], floor[l]);
+                acc[l] += v == top[l] ? 0 : y;
+                all[l] += y;
                 if (e)
                     e[c * LF_W + l] = y;
             }
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
-            s[l] += acc[l];
+            s[l] += acc[l], whole[l] += all[l];
     }
 #pragma omp simd
-    for (int l = 0; l < LF_GROUP; l++)
-        r->s[at + l] = s[l] * r->f[at + l] + (double)(ties[l] - 1);
+    for (int l = 0; l < LF_GROUP; l++) {
+        const double f = r->f[at + l];
+        r->s[at + l] = s[l] * f + (lf_nearest((whole[l] - s[l]) * f) - 1);
+    }
 }
 
 static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at)
@@ -356,7 +442,7 @@ static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows
     for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++) {
-            const T v = x[c * LF_W + l], w = u[c * LF_W + l], d = v == -INFINITY ? INFINITY : r->m[at + l] - v;
+            const T v = x[c * LF_W + l], w = u[c * LF_W + l], d = v == -INFINITY ? INFINITY : r->top[at + l] - v;
             mass[l] += w;
             dot[l] += w == 0 ? 0 : w * d;
         }
@@ -364,9 +450,10 @@ static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows
     memcpy(r->dot + at, dot, sizeof dot);
 }
 
-static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, const T *x, const T *u, T *e)
+static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, T *x, const T *u, T *e)
 {
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
+        NAME(group_ref)(x + at, j->c, r, at);
         if (e)
             NAME(group_stats)(x + at, j->c, r, at, e + at);
         else
@@ -376,32 +463,40 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, const T *x, const
     }
     if (j->op == LF_CE_INDEX)
         for (ptrdiff_t l = 0; l < r->n; l++)
-            r->xt[l] = r->label[l] < 0 ? 0 : x[r->label[l] * LF_W + l];
+            r->xt[l] = x[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l];
 }
 
 /* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
 
 static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
 {
-    const int losses = j->op == LF_CE_INDEX || j->op == LF_CE_PROB;
+    const int index = j->op == LF_CE_INDEX, losses = index || j->op == LF_CE_PROB;
     const double keep = 1 - j->smoothing;
+    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
     if (!NAME(row_spread)(j))
-        for (ptrdiff_t l = 0; l < r->n; l++)
+        for (ptrdiff_t l = 0; l < n; l++)
             r->mass[l] = 0, r->dot[l] = 0;
 #pragma omp simd
-    for (ptrdiff_t l = 0; l < r->n; l++) {
-        const double nan = j->op != LF_LOGSUMEXP && r->m[l] == INFINITY ? NAN : 0; /* no distribution: as torch */
-        r->delta[l] = lf_log1p_f64(r->s[l]) + nan;
-        r->s[l] += nan;
+    for (ptrdiff_t l = 0; l < n; l++) {
+        /* rows of -inf only, or with more than one +inf, have no distribution */
+        const int none = (j->op != LF_LOGSUMEXP) & ((r->m[l] == -INFINITY) | ((r->m[l] == INFINITY) & (r->s[l] > 0)));
+        r->s[l] = none ? NAN : r->s[l];
+        r->delta[l] = NAME(row_log1p)(r->s[l]);
     }
-    if (j->op == LF_CE_INDEX)
-        for (ptrdiff_t l = 0; l < r->n; l++) {
-            const double u = keep * r->wt[l];
+    if (index)
+#pragma omp simd
+        for (ptrdiff_t l = 0; l < n; l++) {
+            const double u = keep * r->wt[l], d = u * ((double)r->top[l] - (double)r->xt[l]);
             r->mass[l] += u;
-            r->dot[l] += u == 0 ? 0 : u * ((double)r->m[l] - (double)r->xt[l]);
+            r->dot[l] += u == 0 ? 0 : d;
         }
-    for (ptrdiff_t l = 0; l < r->n; l++)
-        r->loss[l] = losses ? (r->label[l] < 0 ? 0 : r->dot[l] + r->mass[l] * r->delta[l]) : (double)r->m[l] + r->delta[l];
+#pragma omp simd
+    for (ptrdiff_t l = 0; l < n; l++) {
+        const double loss = r->dot[l] + r->mass[l] * r->delta[l], lse = (double)r->m[l] + r->delta[l];
+        r->loss[l] = losses ? (r->label[l] < 0 ? 0 : loss) : lse;
+    }
+    for (ptrdiff_t l = r->n; l < LF_W; l++) /* lanes of no row are summed too */
+        r->loss[l] = 0;
 }
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
@@ -413,6 +508,8 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
         T up = 1;
         if (j->upstream.data)
             NAME(lf_load)(&up, j->upstream.data + off[l], j->upstream.dtype, 0, 1);
+        if (j->op == LF_LOGSUMEXP && r->m[l] == -INFINITY)
+            r->label[l] = -1; /* constant: no gradient */
         const double k = r->label[l] < 0 ? 0 : j->scale * (double)up;
         const double mass = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX ? 1 : r->mass[l];
         r->kd[l] = k;
@@ -424,14 +521,15 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
     }
 }
 
-/* The label's own entry of the gradient, without cancellation: k (mass p - u), p = exp(x_t - m) / (1 + S). */
-static T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l)
+/* The label's own entry of the gradient, without cancellation: k (mass p - u); e is its exponential. */
+static inline T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, T e)
 {
     const T *w = j->weight;
-    const double wc = w ? (double)w[r->label[l]] : 1, u = (1 - j->smoothing) * r->wt[l] + j->smoothing / (double)j->c * wc;
-    const double s = r->s[l], mass = r->mass[l];
-    const double g = r->xt[l] == r->m[l] ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64((double)r->xt[l] - (double)r->m[l]) / (1 + s)) - u;
-    return (T)(r->kd[l] * g);
+    const double mass = r->mass[l], s = r->s[l];
+    double u = r->wt[l];
+    if (j->smoothing != 0)
+        u = (1 - j->smoothing) * u + j->smoothing / (double)j->c * (w ? (double)w[r->label[l]] : 1);
+    return (T)(r->kd[l] * (r->xt[l] == r->top[l] ? (mass - u) - mass * (s / (1 + s)) : mass * (e * (r->f[l] / (1 + s))) - u));
 }
 
 /* ---- second pass: one output element each. `step` is 1 across a tile (a row per lane) and 0 along a row ---------------------------------- */
@@ -463,7 +561,7 @@ LF_EMIT NAME(emit_grad)(T *o, const T *e, ptrdiff_t n, const T *pf, const T *kma
 
 LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) *r, ptrdiff_t l, int step)
 {
-    const T *m = r->m + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l, *pf = r->pf + l;
+    const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l, *pf = r->pf + l;
 #pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) {
         const T ku = LF_LANE(k) * u[i], a = (LF_LANE(kmass) - ku) - LF_LANE(kmass) * LF_LANE(q), b = LF_LANE(kmass) * (e[i] * LF_LANE(pf)) - ku;
@@ -502,7 +600,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
             if (j->op == LF_SOFTMAX)
                 NAME(emit_softmax)(o + c * LF_W, e + c * LF_W, n, r->pf, 1);
             else
-                NAME(emit_log_softmax)(o + c * LF_W, x + c * LF_W, n, r->m, r->tdelta, 1);
+                NAME(emit_log_softmax)(o + c * LF_W, x + c * LF_W, n, r->top, r->tdelta, 1);
         NAME(tile_out)(j, &j->out, j->oc, r->off_out, r->n, o);
     }
     if (j->gt.data) {
@@ -511,7 +609,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
         for (ptrdiff_t l = 0; l < n; l++)
             k[l] = keep * r->k[l];
         for (ptrdiff_t c = 0; c < j->c; c++)
-            NAME(emit_target_grad)(o + c * LF_W, x + c * LF_W, n, r->m, r->tdelta, k, w ? w + c : NULL, 1);
+            NAME(emit_target_grad)(o + c * LF_W, x + c * LF_W, n, r->top, r->tdelta, k, w ? w + c : NULL, 1);
         NAME(tile_out)(j, &j->gt, j->gtc, r->off_gt, r->n, o);
     }
     if (!j->gx.data)
@@ -534,7 +632,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
             for (ptrdiff_t c = 0; c < j->c; c++)
                 o[c * LF_W + l] = 0;
         else if (j->op == LF_CE_INDEX)
-            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l);
+            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l, e[r->label[l] * LF_W + l]);
     NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
 }
 
@@ -542,23 +640,22 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
 static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
-    const T *w = j->weight, M = r->M[l], k = (T)(1 - j->smoothing) * r->k[l];
-    const I bias = r->bias[l];
+    const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
     T buf[LF_RUN], ubuf[LF_RUN], e[LF_RUN], o[LF_RUN], dot = 0;
     if (j->op == LF_SOFTMAX && j->gx.data) {
         double sum = 0;
         for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-            const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf), *u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
+            const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
             for (ptrdiff_t i = 0; i < n; i++)
-                e[i] = NAME(row_exp)(x[i], M, bias) * r->pf[l] * u[i];
-            sum += NAME(elem_sum)(e, n);
+                e[i] = NAME(row_exp)(x[i], magic, floor) * r->pf[l] * u[i];
+            sum += NAME(run_total)(e, n);
         }
         dot = (T)sum;
     }
     for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-        const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf), *u = NULL;
+        const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NULL;
         if (j->gx.data && spread)
             u = NAME(row_masses)(j, r, l, c, n, ubuf);
         else if (j->gx.data && j->op == LF_SOFTMAX)
@@ -566,16 +663,16 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
         if (j->op == LF_SOFTMAX || j->gx.data)
 #pragma omp simd
             for (ptrdiff_t i = 0; i < n; i++)
-                e[i] = NAME(row_exp)(x[i], M, bias);
+                e[i] = NAME(row_exp)(x[i], magic, floor);
         if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
             if (j->op == LF_SOFTMAX)
                 NAME(emit_softmax)(o, e, n, &r->pf[l], 0);
             else
-                NAME(emit_log_softmax)(o, x, n, &r->m[l], &r->tdelta[l], 0);
+                NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
             NAME(row_move)(j, &j->out, j->oc, r->off_out[l], c, n, o, 1);
         }
         if (j->gt.data) {
-            NAME(emit_target_grad)(o, x, n, &r->m[l], &r->tdelta[l], &k, w ? w + c : NULL, 0);
+            NAME(emit_target_grad)(o, x, n, &r->top[l], &r->tdelta[l], &k, w ? w + c : NULL, 0);
             NAME(row_move)(j, &j->gt, j->gtc, r->off_gt[l], c, n, o, 1);
         }
         if (!j->gx.data)
@@ -589,7 +686,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
         else
             NAME(emit_grad)(o, e, n, &r->pf[l], &r->kmass[l], 0);
         if (j->op == LF_CE_INDEX && r->label[l] >= c && r->label[l] < c + n)
-            o[r->label[l] - c] = NAME(row_patch)(j, r, l);
+            o[r->label[l] - c] = NAME(row_patch)(j, r, l, e[r->label[l] - c]);
         NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, 1);
     }
 }
@@ -597,7 +694,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 /* Derivative of the unscaled sum by the class weights: sum over rows of k t'_c (-log p_c), and the counts of labels in the mean's denominator. */
 static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) *r, double *gw, double *gw_mass)
 {
-    T x[LF_RUN], t[LF_RUN];
+    T buf[LF_RUN], t[LF_RUN];
     const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
     for (ptrdiff_t l = 0; l < r->n; l++) {
         if (r->label[l] < 0)
@@ -605,16 +702,16 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) *r, doubl
         const int64_t y = r->label[l];
         if (j->op == LF_CE_INDEX) {
             gw_mass[y] += 1;
-            gw[y] += keep == 0 ? 0 : r->kd[l] * keep * (((double)r->m[l] - (double)r->xt[l]) + r->delta[l]);
+            gw[y] += keep == 0 ? 0 : r->kd[l] * keep * (((double)r->top[l] - (double)r->xt[l]) + r->delta[l]);
         }
         for (ptrdiff_t c = 0; (j->op == LF_CE_PROB || even != 0) && c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-            NAME(row_move)(j, &j->x, j->xc, r->off_x[l], c, n, x, 0);
+            const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf);
             if (j->op == LF_CE_PROB)
                 NAME(row_move)(j, &j->t, j->tc, r->off_t[l], c, n, t, 0);
             for (ptrdiff_t i = 0; i < n; i++) {
                 const double mass = even + (j->op == LF_CE_PROB ? keep * t[i] : 0);
-                gw[c + i] += mass == 0 ? 0 : r->kd[l] * mass * (((double)r->m[l] - (double)x[i]) + r->delta[l]);
+                gw[c + i] += mass == 0 ? 0 : r->kd[l] * mass * (((double)r->top[l] - (double)x[i]) + r->delta[l]);
             }
         }
     }
@@ -676,6 +773,7 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double
 static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double *gw_mass)
 {
     NAME(rows_coefficients)(j, r);
+    memset(r->loss, 0, sizeof r->loss);
     for (ptrdiff_t l = 0; l < r->n; l++) {
         const int64_t y = r->label[l];
         T x = 0, zero[LF_RUN] = {0};
@@ -704,7 +802,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     /* rows of one group stay in the second-level cache between the passes */
     const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
-    double sum = 0, mass = 0, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
+    double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
@@ -715,30 +813,28 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else
             NAME(rows_work)(j, &r, gw, gw_mass);
-        if (j->sum)
-            for (ptrdiff_t l = 0; l < r.n; l++)
-                sum += r.loss[l], mass += r.wt[l];
+        for (int l = 0; l < LF_W; l++)
+            sum[l % LF_LANES] += r.loss[l], mass[l % LF_LANES] += r.wt[l];
     }
     if (j->stream)
         lf_store_fence();
-    if (j->sum)
-        j->sum[b] = sum, j->mass[b] = mass;
+    j->sum[b] = lf_lane_sum(sum), j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
 }
 
 static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
-    double mass = 0;
+    double mass[LF_LANES] = {0};
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start; i < end; i += LF_W) {
         NAME(Rows) r;
         r.first = i, r.n = end - i < LF_W ? end - i : LF_W;
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
-        for (ptrdiff_t l = 0; l < r.n; l++)
-            mass += r.wt[l];
+        for (int l = 0; l < LF_W; l++)
+            mass[l % LF_LANES] += r.wt[l];
     }
-    j->mass[b] = mass;
+    j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
 }

@@ -307,8 +307,10 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
             sums = (g, sums)
             grads.append(g)
             continue
+        elif name == "target":
+            raise TypeError(f"argnums: target holds class indices here (dtype {at.dtype}), which have no gradient")
         else:
-            raise ValueError(f"argnums: {name} is not an argument this call can be differentiated by")
+            raise ValueError(f"argnums: {name} is not an array argument of this call")
         if g.nbytes > STREAM_BYTES:
             job.stream = 1
         grads.append(g)
@@ -430,7 +432,9 @@ def logsumexp(object input, object axis, bint keepdims, object out):
         flat = au.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else au
         fill_array(&job.upstream, flat, dtype_code(au), job.ndim)
     job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
-    if job.n:
+    if job.c == 0:
+        ao[...] = -np.inf
+    elif job.n:
         merge_rows(&job)
         run_rows(&job, &totals, False)
     result = ao if out is not None or k else ao[()]

@@ -1,12 +1,19 @@
-/* All arithmetic, compiled once per instruction set (-DLF_ISA=...): double first, since float rows are finished in double, then float.
+/* What every kernel file begins with. Each is compiled once per instruction set (-DLF_ISA=...) and includes its header twice: for double first,
+ * since float rows are finished in double, then for float.
  *
  * Compiler contract (meson.build): -fno-math-errno -fno-trapping-math let gcc vectorise selections and square roots and give up only errno and
  * exception flags; -ffp-contract=fast uses FMA where there is one; never -ffast-math. NaN, infinities and signed zeros keep their meaning.
  */
+#ifndef LF_PRELUDE_H
+#define LF_PRELUDE_H
+
 #include "lossc.h"
 
 #include <math.h>
 #include <string.h>
+
+/* A call in a loop keeps gcc from vectorising it, so what is inline is always inlined. */
+#define inline inline __attribute__((always_inline))
 
 #include "half.h"
 
@@ -22,14 +29,21 @@ enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32 };
 #define LF_LN2_HI 0x1.62e42fefa38p-1
 #define LF_LN2_LO 0x1.ef35793c7673p-45
 
-static double lf_lane_sum(const double *lane)
+static inline double lf_lane_sum(const double *lane)
 {
-    double a[LF_LANES];
-    memcpy(a, lane, sizeof a);
-    for (int h = LF_LANES / 2; h; h /= 2)
-        for (int l = 0; l < h; l++)
-            a[l] += a[l + h];
-    return a[0];
+    double a[16], b[8];
+#pragma omp simd
+    for (int l = 0; l < 16; l++)
+        a[l] = lane[l] + lane[l + 16];
+#pragma omp simd
+    for (int l = 0; l < 8; l++)
+        b[l] = a[l] + a[l + 8];
+    return ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));
+}
+
+static inline double lf_nearest(double x) /* |x| < 2^51 */
+{
+    return (x + 0x1.8p52) - 0x1.8p52;
 }
 
 /* Labels at any address as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
@@ -56,47 +70,8 @@ static void lf_load_labels(int64_t *y, const char *src, int dtype, const ptrdiff
 #undef LABELS
 }
 
-#define LF_T_DOUBLE
-#include "real.h"
-#define T_CODE LF_F64
-#define T_FAR 1024.0
-#define T_ROW_LIMIT 0x1p50
-#define T_SHIFT 512
-#define T_UNSHIFT 0x1p-512
-#include "vmath.h"
-#include "pack.h"
-#include "formulas.h"
-#include "elementwise.h"
-#include "rows.h"
-#undef LF_T_DOUBLE
-#undef T_CODE
-#undef T_FAR
-#undef T_ROW_LIMIT
-#undef T_SHIFT
-#undef T_UNSHIFT
+#define LF_PASTE_(a, b, c) a##_##b##_##c
+#define LF_PASTE(a, b, c) LF_PASTE_(a, b, c)
+#define LF_EXPORT(name) LF_PASTE(lf, name, LF_ISA) /* lf_name_avx2 */
 
-#define LF_T_FLOAT
-#include "real.h"
-#define T_CODE LF_F32
-#define T_FAR 512.0f
-#define T_ROW_LIMIT 0x1p20f
-#define T_SHIFT 64
-#define T_UNSHIFT 0x1p-64
-#include "vmath.h"
-#include "pack.h"
-#include "formulas.h"
-#include "elementwise.h"
-#include "rows.h"
-#undef LF_T_FLOAT
-
-static void elem_block(const LfElemJob *j, ptrdiff_t b) { j->wide ? elem_block_f64(j, b) : elem_block_f32(j, b); }
-static void elem_fold(const LfElemJob *j, int arg, ptrdiff_t b) { j->wide ? elem_fold_f64(j, arg, b) : elem_fold_f32(j, arg, b); }
-static void row_block(const LfRowJob *j, ptrdiff_t b) { j->wide ? row_block_f64(j, b) : row_block_f32(j, b); }
-static void label_block(const LfRowJob *j, ptrdiff_t b) { j->wide ? label_block_f64(j, b) : label_block_f32(j, b); }
-
-#define LF_STRING_(x) #x
-#define LF_STRING(x) LF_STRING_(x)
-#define LF_PASTE_(a, b) a##b
-#define LF_PASTE(a, b) LF_PASTE_(a, b)
-const LfKernels LF_PASTE(lf_kernels_, LF_ISA) = {
-    .isa = LF_STRING(LF_ISA), .elem_block = elem_block, .elem_fold = elem_fold, .row_block = row_block, .label_block = label_block};
+#endif

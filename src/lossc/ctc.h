@@ -1,0 +1,385 @@
+/* CTC loss and gradient: from rows of logits or log-probabilities to emissions, and from occupancies to rows of gradient.
+ *
+ * A frame's emissions are its probabilities over a factor that is taken out, exp(x - M): M is the largest entry of the row (small C) or of the
+ * label columns (large C). `shift` holds -log of the factor, so that
+ *     loss = sum of shift - log Z        probability = emission * ratio        gradient = (probability - occupancy) * scale
+ * where the probability is subtracted only if x are logits. Emissions are taken in double, also for float x. log-softmax is
+ * M + log1p(S) with S the sum over all but one maximal element, so that nearly certain frames keep their relative accuracy.
+ *
+ * Small C: the eight frames of a block side by side in a tile [class][frame], which is also the form of the emissions; rows are read and written
+ * through it. Large C: rows are read once in runs of LF_CTC_RUN, in T, and softmax written at once; later the columns of labels, whose
+ * probability is known in double, are written over.
+ */
+
+#include "ctc_lattice.h"
+
+#define F LF_CTC_FRAMES
+
+#ifdef LF_T_DOUBLE
+
+/* Emission of an entry d = x - M below the factor; what a double does not hold is kept as logarithm (see ctc_lattice.h). */
+static inline double ctc_emission(double d)
+{
+    const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d, e = lf_exp_neg_f64(d);
+    return d < -700 ? low : e;
+}
+
+/* Eight entries of a column, below their frames' factors, in place; `rough` where one is not a positive double. */
+static inline void ctc_emit_column(double *restrict q, const double *restrict M, double *restrict rough, int used)
+{
+#pragma omp simd
+    for (int l = 0; l < F; l++) {
+        q[l] = ctc_emission(q[l] - M[l]);
+        rough[l] = used && !(q[l] > 0) ? 1 : rough[l];
+    }
+}
+
+static int ctc_has_rough(const double *rough, ptrdiff_t frames)
+{
+    int any = 0;
+    for (ptrdiff_t l = 0; l < frames; l++)
+        any |= rough[l] != 0;
+    return any;
+}
+
+/* Where the frames of a block lie, as offsets from the sample's; frames beyond the sample's end repeat the last. */
+static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t frames)
+{
+    for (ptrdiff_t l = 0; l < F; l++)
+        off[l] = (t + (l < frames ? l : frames - 1)) * stride;
+}
+
+/* Block b of sample n: whole rows (small C). */
+static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
+{
+    const ptrdiff_t C = j->C, t = b * F, frames = u->steps - t < F ? u->steps - t : F;
+    double *q = u->q + t * u->columns, M[F], rest[F], ties[F], rough[F] = {0};
+    ptrdiff_t off[F];
+    ctc_offsets(off, j->x_t, t, frames);
+    lf_load_tile_f64(q, j->x + n * j->x_n, j->x_dtype, off, j->x_c, F, C);
+    for (int l = 0; l < F; l++)
+        M[l] = -INFINITY, rest[l] = ties[l] = 0;
+    for (ptrdiff_t c = 0; c < C; c++)
+#pragma omp simd
+        for (int l = 0; l < F; l++)
+            M[l] = q[c * F + l] > M[l] ? q[c * F + l] : M[l];
+    for (ptrdiff_t c = 0; c < C; c++) {
+        double *x = q + c * F;
+#pragma omp simd
+        for (int l = 0; l < F; l++) {
+            const double d = x[l] - M[l], e = lf_exp_neg_f64(d);
+            ties[l] += d == 0 ? 1 : 0;
+            rest[l] += d == 0 ? 0 : e;
+        }
+        if (!j->from_logits && u->classes[c])
+            for (int l = 0; l < F; l++)
+                ties[l] = x[l] != x[l] ? NAN : ties[l];
+        ctc_emit_column(x, M, rough, u->classes[c]);
+    }
+    for (int l = 0; l < F; l++) {
+        q[C * F + l] = 0;
+        if (l >= frames) continue;
+        if (j->from_logits) {
+            const double s = rest[l] + (ties[l] - 1);
+            u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? lf_log1p_f64(s) : NAN;
+            u->ratio[t + l] = 1 / (1 + s);
+        } else {
+            u->shift[t + l] = M[l] < INFINITY ? ties[l] != ties[l] ? NAN : M[l] > -INFINITY ? -M[l] : 0 : NAN;
+        }
+    }
+    u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
+}
+
+/* q[c F] = entry of column c of the row at x. */
+static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, double *q)
+{
+    const ptrdiff_t count = u->columns - 1;
+#define CTC_GATHER(code, type, widen)                                                                                                       \
+    case code:                                                                                                                              \
+        for (ptrdiff_t c = 0; c < count; c++)                                                                                               \
+            q[c * F] = widen(*(const type *)(const void *)(x + u->classes[c] * j->x_c));                                                    \
+        break;
+    switch (j->x_dtype) {
+        CTC_GATHER(LF_F16, lf_u16_u, lf_f16_to_f32)
+        CTC_GATHER(LF_BF16, lf_u16_u, lf_bf16_to_f32)
+        CTC_GATHER(LF_F32, lf_f32_u, )
+        CTC_GATHER(LF_F64, lf_f64_u, )
+    }
+#undef CTC_GATHER
+}
+
+/* Block b of a sample whose label columns lie in q as they were read, with M, S of each row (large C). */
+static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const double *M, const double *S)
+{
+    const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
+    double *q = u->q + t * u->columns, mu[F], rough[F] = {0}, nan[F] = {0};
+    for (int l = 0; l < F; l++)
+        mu[l] = -INFINITY;
+    for (ptrdiff_t c = 0; c < zero; c++)
+#pragma omp simd
+        for (int l = 0; l < F; l++) {
+            const double x = q[c * F + l];
+            mu[l] = x > mu[l] ? x : mu[l];
+            nan[l] = x != x ? x : nan[l];
+        }
+    for (int l = 0; l < F; l++)
+        mu[l] = mu[l] > -INFINITY ? mu[l] : 0;
+    for (ptrdiff_t c = 0; c < zero; c++)
+        ctc_emit_column(q + c * F, mu, rough, 1);
+    for (int l = 0; l < F; l++) {
+        q[zero * F + l] = 0;
+        if (l >= frames) continue;
+        u->shift[t + l] = nan[l] + (mu[l] < INFINITY ? -mu[l] : NAN);
+        if (j->from_logits) {
+            u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? nan[l] + ((M[l] - mu[l]) + lf_log1p_f64(S[l])) : NAN;
+            u->ratio[t + l] = lf_exp_f64(mu[l] - M[l]) / (1 + S[l]);
+        }
+    }
+    u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
+}
+
+/* Frames from .. j->steps of sample n get gradient 0 (or NaN). */
+static void ctc_fill(const LfCtcJob *j, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to, double value)
+{
+    double row[LF_CTC_RUN];
+    for (ptrdiff_t c = 0; c < LF_CTC_RUN; c++)
+        row[c] = value;
+    for (ptrdiff_t t = from; t < to; t++)
+        for (ptrdiff_t c = 0; c < j->C; c += LF_CTC_RUN)
+            lf_store_f64(j->g + t * j->g_t + n * j->g_n + c * j->g_c, j->g_dtype, j->g_c, row, j->C - c < LF_CTC_RUN ? j->C - c : LF_CTC_RUN,
+                         j->stream);
+}
+
+typedef struct {
+    const LfCtcJob *job;
+    const LfCtcSample *u;
+    ptrdiff_t n;
+    double *column;
+} CtcRows;
+
+/* Gradient rows of block b from the occupancies of its columns, which are used up. */
+static void ctc_short_gradient(void *context, ptrdiff_t b)
+{
+    const CtcRows *r = context;
+    const LfCtcJob *j = r->job;
+    const LfCtcSample *u = r->u;
+    const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F;
+    const double *q = u->q + t * u->columns, scale = j->scale[r->n];
+    double *g = r->column, ratio[F] = {0};
+    ptrdiff_t off[F];
+    for (ptrdiff_t l = 0; l < frames && j->from_logits; l++)
+        ratio[l] = u->ratio[t + l];
+    for (ptrdiff_t c = 0; c < j->C; c++)
+#pragma omp simd
+        for (int l = 0; l < F; l++) {
+            const double p = q[c * F + l] > 0 ? q[c * F + l] : 0;
+            g[c * F + l] = (p * ratio[l] - g[c * F + l]) * scale;
+        }
+    ctc_offsets(off, j->g_t, t, frames);
+    if (frames < F)
+        for (ptrdiff_t c = 0; c < j->C; c++)
+            for (ptrdiff_t l = 0; l < frames; l++)
+                g[c * frames + l] = g[c * F + l];
+    lf_store_tile_f64(j->g + r->n * j->g_n, j->g_dtype, off, j->g_c, g, frames, j->C, j->stream);
+}
+
+static void ctc_long_gradient(void *context, ptrdiff_t b)
+{
+    const CtcRows *r = context;
+    const LfCtcJob *j = r->job;
+    const LfCtcSample *u = r->u;
+    const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F;
+    const double *q = u->q + t * u->columns, scale = j->scale[r->n];
+    for (ptrdiff_t c = 0; c < u->columns - 1; c++) {
+        double g[F];
+        for (ptrdiff_t l = 0; l < frames; l++) {
+            const double p = j->from_logits && q[c * F + l] > 0 ? q[c * F + l] * u->ratio[t + l] : 0;
+            g[l] = (p - r->column[c * F + l]) * scale;
+        }
+        lf_store_f64(j->g + r->n * j->g_n + t * j->g_t + u->classes[c] * j->g_c, j->g_dtype, j->g_t, g, frames, 0);
+    }
+}
+
+/* Sum of shifts: NaN if the sample holds one where it counts. */
+static double ctc_shift(const LfCtcSample *u)
+{
+    double lane[F] = {0}, s = 0;
+    for (ptrdiff_t t = 0; t < u->steps; t++)
+        lane[t % F] += u->shift[t];
+    for (int l = 0; l < F; l++)
+        s += lane[l];
+    return s;
+}
+
+/* The memory of sample n: what its directions work in; each lays out its own. */
+static CtcWork *ctc_work(const LfCtcJob *j, const LfCtcSample *u, int dir, char *memory)
+{
+    CtcWork *work = (CtcWork *)memory, other;
+    CtcRegion r = {NULL, 0};
+    ctc_take(&r, 2, sizeof(CtcWork));
+    if (dir) ctc_layout(&r, u, 0, j->g != NULL, &other);
+    r.base = memory;
+    ctc_layout(&r, u, dir, j->g != NULL, &work[dir]);
+    return work;
+}
+
+static void ctc_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
+{
+    const LfCtcSample *u = &j->sample[n];
+    if (u->status == LF_CTC_READY) ctc_first_half(u, dir, j->g != NULL, &ctc_work(j, u, dir, memory)[dir]);
+}
+
+static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
+{
+    const LfCtcSample *u = &j->sample[n];
+    const CtcWork *w = (const CtcWork *)memory;
+    const double shift = ctc_shift(u);
+    double e = 0, z = 0;
+    if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e);
+    const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
+    j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : j->from_logits && loss < 0 ? 0 : loss;
+}
+
+static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
+{
+    const LfCtcSample *u = &j->sample[n];
+    CtcWork *w = (CtcWork *)memory;
+    double e, z = 0, shift = 0;
+    if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e), shift = ctc_shift(u);
+    const ptrdiff_t middle = u->half * F, from = dir ? 0 : middle, to = dir ? middle : u->steps;
+    if (z > 0 && shift == shift) {
+        CtcRows rows = {j, u, n, w[dir].column};
+        ctc_second_half(u, dir, &w[dir], &w[1 - dir], j->small ? ctc_short_gradient : ctc_long_gradient, &rows);
+    } else {
+        ctc_fill(j, n, from, to, shift != shift ? NAN : 0);
+    }
+    if (dir == 0) ctc_fill(j, n, u->steps, j->steps, 0);
+    if (j->stream) lf_store_fence();
+}
+
+#endif
+
+/* One run of a long row: returns its maximum m, the sum of exp(x - m) over elements other than m in *sum, and how many are m in *ties.
+ * With e, exp(x - m) = e * *factor is kept. At most 8 terms are added in T. On the way,
+ * n items at `ahead` are called into the cache: what is next in memory, most likely the next run. */
+static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t item, T *e, double *sum, double *ties, double *factor)
+{
+    const T top = NAME(run_max)(x, n), m = NAME(row_far)(top) ? 0 : top;
+    const NAME(Ref) ref = NAME(row_ref)(m);
+    T near[LF_CTC_RUN], unused[LF_CTC_RUN];
+    double other[LF_LANES] = {0}, all[LF_LANES] = {0};
+    if (NAME(row_far)(top)) {
+        for (ptrdiff_t i = 0; i < n; i++)
+            near[i] = NAME(row_shift)(x[i], top);
+        x = near;
+    }
+    if (!e) e = unused;
+    for (ptrdiff_t i = 0; i < n; i += 8 * LF_LANES) {
+        T a[LF_LANES] = {0}, b[LF_LANES] = {0};
+        const ptrdiff_t end = n - i < 8 * LF_LANES ? n : i + 8 * LF_LANES;
+        ptrdiff_t k = i;
+        for (; k + LF_LANES <= end; k += LF_LANES) {
+            for (ptrdiff_t line = 0; line < LF_LANES * item; line += 64)
+                __builtin_prefetch(ahead + k * item + line);
+#pragma omp simd
+            for (int l = 0; l < LF_LANES; l++) {
+                const T y = NAME(row_exp)(x[k + l], ref.magic, ref.floor);
+                e[k + l] = y;
+                a[l] += x[k + l] == m ? 0 : y;
+                b[l] += y;
+            }
+        }
+        for (int l = 0; k < end; k++, l++) {
+            const T y = e[k] = NAME(row_exp)(x[k], ref.magic, ref.floor);
+            a[l] += x[k] == m ? 0 : y;
+            b[l] += y;
+        }
+        for (int l = 0; l < LF_LANES; l++)
+            other[l] += a[l], all[l] += b[l];
+    }
+    const double s = lf_lane_sum(other);
+    *sum = s * ref.f, *ties = ((lf_lane_sum(all) - s) * ref.f + 0x1.8p52) - 0x1.8p52, *factor = ref.f;   /* a maximum is 1 / f */
+    return top;
+}
+
+/* Probabilities above 1/16 of a run, of which few can be, again from double: they have few bits to lose. */
+static void NAME(ctc_refine)(const LfCtcJob *j, const char *x, T *p, ptrdiff_t n, double m, double total, double scale)
+{
+    const T limit = (T)(ABS(scale) * total / 16);
+    for (ptrdiff_t i = 0; i < n; i += 2 * LF_LANES) {
+        const ptrdiff_t end = n - i < 2 * LF_LANES ? n : i + 2 * LF_LANES;
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (ptrdiff_t k = i; k < end; k++)
+            any |= ABS(p[k]) > limit;
+        for (ptrdiff_t k = i; any && k < end; k++)
+            if (ABS(p[k]) > limit) {
+                double v;
+                lf_load_f64(&v, x + k * j->x_c, j->x_dtype, 0, 1);
+                p[k] = (T)(lf_exp_f64(v - m) * scale);
+            }
+    }
+}
+
+/* One long row: M and S; with a gradient, softmax * scale to g. scratch: C elements of T, then two doubles for each run. */
+static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double scale, double *M, double *S, char *scratch)
+{
+    const ptrdiff_t C = j->C, runs = (C + LF_CTC_RUN - 1) / LF_CTC_RUN;
+    double *top = (double *)scratch, *factor = top + runs, m = -INFINITY, count = -1, s = 0;
+    T *e = (T *)(factor + runs), buffer[LF_CTC_RUN];
+    const ptrdiff_t item = lf_itemsize(j->x_dtype);
+    const int direct = j->x_dtype == T_CODE && j->x_c == item && (uintptr_t)x % sizeof(T) == 0;
+    for (ptrdiff_t r = 0; r < runs; r++) {
+        const ptrdiff_t c = r * LF_CTC_RUN, n = C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN;
+        const T *a = buffer;
+        double part, ties;
+        if (direct) a = (const T *)(const void *)x + c;
+        else NAME(lf_load)(buffer, x + c * j->x_c, j->x_dtype, j->x_c, n);
+        top[r] = NAME(ctc_run)(a, n, x + (c + n) * j->x_c, j->x_c == item ? item : 0, g ? e + c : NULL, &part, &ties, &factor[r]);
+        if (top[r] > m) s = (s + (count + 1)) * lf_exp_f64(m - top[r]), m = top[r], count = -1;   /* earlier maxima are ordinary now */
+        if (top[r] == m) s += part, count += ties;
+        else s += (part + ties) * lf_exp_f64(top[r] - m);
+    }
+    *M = m, *S = s = s + count;
+    for (ptrdiff_t r = 0; g && r < runs; r++) {
+        const ptrdiff_t c = r * LF_CTC_RUN, n = C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN;
+        const T f = (T)(factor[r] / T_UNSHIFT * lf_exp_f64(top[r] - m) / (1 + s) * scale);
+        T *p = e + c;
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++)
+            p[i] = p[i] * (T)T_UNSHIFT * f;
+        if (lf_exp_f64(top[r] - m) > 0x1p-5 * (1 + s)) NAME(ctc_refine)(j, x + c * j->x_c, p, n, m, 1 + s, scale / (1 + s));
+        NAME(lf_store)(g + c * j->g_c, j->g_dtype, j->g_c, p, n, j->stream);
+    }
+}
+
+/* A block of frames of some samples, in the order in which (T, N, C) arrays lie. */
+static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
+{
+    const ptrdiff_t slabs = (j->N + j->slab - 1) / j->slab, b = task / slabs, first = task % slabs * j->slab;
+    const ptrdiff_t end = j->N - first < j->slab ? j->N : first + j->slab;
+    double M[LF_CTC_SLAB][F], S[LF_CTC_SLAB][F];
+    if (j->small) {
+        for (ptrdiff_t n = first; n < end; n++)
+            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY) ctc_short_rows(j, &j->sample[n], n, b);
+        return;
+    }
+    for (ptrdiff_t l = 0; l < F; l++)
+        for (ptrdiff_t n = first; n < end; n++) {
+            const LfCtcSample *u = &j->sample[n];
+            const ptrdiff_t t = b * F + l;
+            if (t >= u->steps || u->status != LF_CTC_READY) continue;
+            const char *x = j->x + t * j->x_t + n * j->x_n;
+            double *q = u->q + b * F * u->columns + l;
+            if (j->from_logits)
+                NAME(ctc_long_row)(j, x, j->g ? j->g + t * j->g_t + n * j->g_n : NULL, j->g ? j->scale[n] : 0, &M[n - first][l],
+                                   &S[n - first][l], scratch);
+            else if (j->g) ctc_fill(j, n, t, t + 1, 0);
+            ctc_gather(j, u, x, q);
+        }
+    for (ptrdiff_t n = first; n < end; n++)
+        if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY) ctc_columns(j, &j->sample[n], b, M[n - first], S[n - first]);
+    if (j->stream) lf_store_fence();
+}
+
+#undef F

@@ -1,0 +1,72 @@
+/* CTC: what a call is, and where everything lies. Part of lossc.h.
+ *
+ * The caller fills the first part of LfCtcJob, has lf_ctc_measure() compute sizes, provides the memory, has lf_ctc_labels() copy and check the
+ * class ids and lf_ctc_plan() lay everything out. Then, in this order, each line a parallel loop over independent tasks:
+ *     ctc_rows(job, i, scratch)     i < row_tasks; scratch: row_bytes for each thread
+ *     ctc_half(job, n, d, memory)   n < N, d < 2: forward (0) and backward (1) half of the lattice
+ *     ctc_rest(job, n, d, memory)   the other halves, with the gradient; without gradient this is not called
+ *     ctc_loss(job, n, memory)
+ * `memory` is lattice_bytes long, one for each n; a single thread may do all of one sample and use the same memory for the next.
+ * Results depend on the job only, not on who does which task.
+ */
+#ifndef LF_CTC_JOB_H
+#define LF_CTC_JOB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LF_CTC_FRAMES 8      /* in a block: frames between two renormalisations, and the unit of storage */
+#define LF_CTC_SMALL_C 128   /* up to here whole rows are kept as probabilities, beyond the columns of labels only */
+#define LF_CTC_SLAB 64       /* samples in a task that reads rows */
+#define LF_CTC_RUN 1024      /* classes in hand in a long row */
+
+enum { LF_CTC_READY, LF_CTC_INFEASIBLE };
+
+/* One sample. A pair is a blank and the label after it: pair i of S + 1, the last without label. Columns are classes (small C) or the distinct
+ * classes of the labels (large C), then one of probability 0 that padding refers to. Index d is the direction: 1 reads time and labels backward. */
+typedef struct {
+    ptrdiff_t steps, S;               /* frames, labels */
+    ptrdiff_t pairs, width;           /* S + 1 rounded up; a row of stored pairs with its margins */
+    ptrdiff_t blocks, half, columns, blank;
+    int status;
+    int32_t *column[2];               /* of label i, times 8: where its emissions start in a block */
+    double *skip[2];                  /* 1 where label i - 1 may be followed by label i without a blank, else 0 */
+    int32_t *reach_b[2], *reach_l[2]; /* frames needed to be in blank or label i */
+    int32_t *need_b[2], *need_l[2];   /* frames needed from there to the end */
+    int32_t *classes;                 /* of columns, blank first (large C) */
+    double *q;                        /* emissions [block][column][frame]: see ctc_lattice.h */
+    double *shift;                    /* by frame: -log of the factor that was taken out of the emissions */
+    double *ratio;                    /* by frame: probability = emission * ratio (from logits) */
+    uint8_t *rough;                   /* by block: an emission is 0, too small for a double, or NaN */
+    ptrdiff_t group;                  /* blocks between two checkpoints */
+    ptrdiff_t groups;
+    int keep;                         /* the first passes store every frame: no checkpoints needed */
+} LfCtcSample;
+
+typedef struct {
+    const char *x;                    /* logits or log-probabilities */
+    char *g;                          /* gradient, or NULL */
+    int x_dtype, g_dtype;
+    ptrdiff_t x_t, x_n, x_c, g_t, g_n, g_c;   /* byte strides of frame, sample, class */
+    ptrdiff_t steps, N, C, blank;     /* steps: frames of the arrays */
+    int from_logits;
+    int stream;                       /* the gradient goes past the caches */
+    const int64_t *frames, *lengths;  /* per sample: frames and labels that count */
+    const double *scale;              /* per sample: factor of its gradient */
+    double *loss;                     /* per sample */
+    int32_t *labels;                  /* all samples' ids, one after the other */
+
+    /* from here on: lf_ctc_measure() and lf_ctc_plan() */
+    int small;
+    ptrdiff_t slab;                   /* samples in a row task */
+    ptrdiff_t row_tasks;
+    size_t plan_bytes, lattice_bytes, row_bytes;
+    LfCtcSample *sample;
+} LfCtcJob;
+
+int lf_ctc_measure(LfCtcJob *j);
+int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,
+                  int64_t *value);
+void lf_ctc_plan(LfCtcJob *j, char *memory);
+
+#endif

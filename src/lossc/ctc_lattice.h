@@ -1,0 +1,479 @@
+/* The CTC lattice: forward and backward recursion over the pairs (blank i, label i) of one sample. Always in double.
+ *
+ * Recursion (Graves et al. 2006), with B, L the probabilities of all paths that end in blank i, label i after a frame:
+ *     B'[i] = (B[i] + L[i-1]) p(blank)        L'[i] = (L[i] + B[i] + skip[i] L[i-1]) p(label i)
+ * from B[0] = 1 before the first frame. Direction 1 runs the same over reversed frames and reversed labels; where both meet,
+ *     Z = sum over states of (the bracket of direction 0) x (the state of direction 1),
+ * and continuing one direction into frames the other has stored, bracket x stored / Z is the occupancy of the state in that frame.
+ *
+ * Representation. A state is m 2^e: a double m >= 0 and an exponent e that is an integer held in a double, e = EMPTY where m = 0. That is
+ * log space with the logarithm split into an exact integer and a mantissa: its range is unlimited, and rounding is relative to the probability,
+ * not to its logarithm. No exp or log in the recursion. Emissions come divided by a factor common to a frame, which only shifts the result.
+ *
+ * Two ways through a block of 8 frames, from the same states to the same states:
+ *  ctc_exact   aligns and renormalises in every frame. Always right; some 4 times slower.
+ *  ctc_fast    chooses exponents at the start of the block, eL[i] >= eL[i-1] - SLOPE and so on, keeps them for 8 frames, and processes a
+ *              vector of pairs through all 8 frames in registers. Nothing overflows: a value starts below 2, one step multiplies
+ *              by at most 3 2^SLOPE, and 2 (3 2^SLOPE)^8 < 2^462. What underflow loses is below 2^-1022 at each operation, hence
+ *              below 2^-1022 2^462 2^8 = 2^-552 at the end of the block; so if every state that can hold something ends the block
+ *              above TINY = 2^-440, every relative error is below 2^-112. That is checked; if it fails the block is done by ctc_exact.
+ *              No assumption on the data: exactness rests on the check.
+ *              With occupancies, states of the second passes may lack what was pruned. There a state below TINY is accepted if even TINY
+ *              in its place had an occupancy below 2^-80.
+ *
+ * Pruning (second passes): a vector of pairs at either end whose occupancies are all below 2^-90 is dropped; occupancy bounds every flow
+ * through a state, so what is lost is below 2^-90 for each state dropped.
+ *
+ * Emissions q[block][column][8 frames]: eight frames of one column adjoin, so eight labels x eight frames are eight loads and a
+ * transposition whatever the labels are, and occupancies go back the same way, summed by column without a scatter.
+ * An emission below e^-700 is stored as its (negative) logarithm; such a block is rough and left to ctc_exact.
+ */
+#ifndef LF_CTC_LATTICE_H
+#define LF_CTC_LATTICE_H
+
+#include "ctc_plan.h"
+#include "ctc_vector.h"
+
+#define F LF_CTC_FRAMES
+#define EMPTY -0x1p1000   /* exponent of 0: below all others, and differences are finite */
+#define SLOPE 56.0
+#define TINY 0x1p-440
+#define MAX_SCALE 480.0   /* of occupancies: (2^462) 2^480 is finite */
+
+/* ---- states, stored frames, occupancies ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const CtcStored *stored;
+    double scale, exponent;     /* 1/Z = scale 2^-exponent */
+    double *column;             /* [column][frame]: sum of occupancies */
+    double *last;               /* by pair: occupancy in the last frame of the block */
+} CtcOccupancy;
+
+INLINE double *ctc_row(const LfCtcSample *u, const CtcStored *s, int frame, int label, int exponent)
+{
+    return s->rows + ((exponent * F + frame) * 2 + label) * u->width + CTC_MARGIN;
+}
+
+/* A fresh slot of stored frames for pairs of groups lo .. hi: margins become empty. */
+static void ctc_open_store(const LfCtcSample *u, CtcStored *s, ptrdiff_t lo, ptrdiff_t hi, int exact)
+{
+    s->lo = lo * LANES, s->hi = hi * LANES, s->exact = exact;
+    for (int e = 0; e < 2; e++)
+        for (int f = 0; f < (e && !exact ? 1 : F); f++)
+            for (int l = 0; l < 2; l++) {
+                double *row = ctc_row(u, s, f, l, e), fill = e ? EMPTY : 0;
+                for (int i = 0; i < CTC_MARGIN; i++)
+                    row[s->lo - CTC_MARGIN + i] = row[s->hi + i] = row[s->hi + CTC_MARGIN + i] = fill;
+            }
+}
+
+/* Emissions of LANES labels in F frames. */
+INLINE void ctc_emissions(V p[F], const double *q, const int32_t *column)
+{
+    for (int f = 0; f < F; f += LANES) {
+        for (int l = 0; l < LANES; l++)
+            p[f + l] = *(const V *)(q + (uint32_t)column[l] + f);
+        ctc_transpose(p + f);
+    }
+}
+
+/* Back: column sums of label occupancies. */
+INLINE void ctc_collect(double *sum, V p[F], const int32_t *column)
+{
+    for (int f = 0; f < F; f += LANES) {
+        ctc_transpose(p + f);
+        for (int l = 0; l < LANES; l++)
+            *(V *)(sum + (uint32_t)column[l] + f) += p[f + l];
+    }
+}
+
+/* Which lanes can hold anything after n frames: reachable by then, and able to end in time. */
+INLINE VI ctc_live(const int32_t *reach, const int32_t *need, ptrdiff_t n, ptrdiff_t steps)
+{
+    V r = __builtin_convertvector(*(const VH *)reach, V), d = __builtin_convertvector(*(const VH *)need, V);
+    return (r <= (double)n) & (d <= (double)(steps - n));
+}
+
+INLINE int ctc_all_live(const LfCtcSample *u, int dir, ptrdiff_t i, ptrdiff_t n)
+{
+    return u->reach_l[dir][i + LANES - 1] <= n && u->need_b[dir][i] <= u->steps - n;
+}
+
+INLINE void ctc_load_state(const CtcState *s, ptrdiff_t v, V *B, V *L, V *eB, V *eL)
+{
+    if (v < s->hi) {
+        const V *a = (const V *)s->m + 4 * v;
+        *B = a[0], *L = a[1], *eB = a[2], *eL = a[3];
+    } else {
+        *B = *L = ctc_splat(0);
+        *eB = *eL = ctc_splat(EMPTY);
+    }
+}
+
+INLINE void ctc_save_state(const CtcState *s, ptrdiff_t v, V B, V L, V eB, V eL)
+{
+    V *a = (V *)s->m + 4 * v;
+    a[0] = B, a[1] = L, a[2] = eB, a[3] = eL;
+}
+
+/* Frames read by direction dir before block b, and in it. */
+INLINE ptrdiff_t ctc_frames_in(const LfCtcSample *u, ptrdiff_t b) { return u->steps - b * F < F ? u->steps - b * F : F; }
+INLINE ptrdiff_t ctc_frames_before(const LfCtcSample *u, int dir, ptrdiff_t b) { return dir ? u->steps - b * F - ctc_frames_in(u, b) : b * F; }
+
+/* Groups that can hold anything during block b; with `o`, that the other direction has stored as well. */
+INLINE void ctc_range(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, const CtcOccupancy *o, CtcState *out)
+{
+    const ptrdiff_t n = ctc_frames_before(u, dir, b), end = n + ctc_frames_in(u, b);
+    ptrdiff_t lo = in->lo, hi = in->hi + F / LANES, groups = u->pairs / LANES;
+    if (hi > groups) hi = groups;
+    if (o) { /* group v meets stored pairs S - 1 - i and S - i, LANES v <= i < LANES (v + 1) */
+        ptrdiff_t first = u->S - o->stored->hi - 1, last = u->S - o->stored->lo;    /* pairs that matter, and the one that feeds them */
+        if (first > 0 && lo < first / LANES) lo = first / LANES;
+        if (hi > last / LANES + 1) hi = last < 0 ? 0 : last / LANES + 1;
+    }
+    while (lo < hi && u->need_l[dir][lo * LANES + LANES - 1] > u->steps - n)
+        lo++;
+    while (lo < hi && u->reach_b[dir][(hi - 1) * LANES] > end)
+        hi--;
+    out->lo = lo, out->hi = hi;
+}
+
+/* ---- a block, fast -------------------------------------------------------------------------------------------------------------------- */
+
+/* The smallest exponents that normalise states of exponents oB, oL and fall by at most SLOPE from pair to pair; `left` holds those of the
+ * labels of the group before. */
+INLINE void ctc_slope(V oB, V oL, V left, V *eB, V *eL)
+{
+    *eL = ctc_slope_max(ctc_max(oL, oB - SLOPE), left, ctc_splat(EMPTY), SLOPE);
+    *eB = ctc_max(oB, ctc_previous(left, *eL) - SLOPE);
+}
+
+/* Advance `in` through block b, eight frames, to `out`. With `store` all frames are kept, with `o` occupancies are made and added up.
+ * Returns whether the result is exact to rounding; if not, all of it is to be done again by ctc_exact. */
+INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store,
+                          const CtcOccupancy *o)
+{
+    const ptrdiff_t n = ctc_frames_before(u, dir, b);
+    const double *q = u->q + b * u->columns * F;
+    const V zero = ctc_splat(0), empty = ctc_splat(EMPTY);
+    V left[F], el = empty, low = ctc_splat(1), blank[F];
+    VI bad = (VI){0};
+    for (int k = 0; k < F; k++)
+        left[k] = blank[k] = zero;
+    const double *pb = q + u->blank * F;
+
+    ctc_range(u, dir, b, in, o, out);
+    if (store) ctc_open_store(u, store, out->lo, out->hi, 0);
+    for (ptrdiff_t v = out->lo; v < out->hi; v++) {
+        const ptrdiff_t i = v * LANES;
+        V B, L, oB, oL, eB, eL;
+        ctc_load_state(in, v, &B, &L, &oB, &oL);
+        if (!ctc_all_live(u, dir, i, n)) {
+            VI b_live = ctc_live(u->reach_b[dir] + i, u->need_b[dir] + i, n, u->steps);
+            VI l_live = ctc_live(u->reach_l[dir] + i, u->need_l[dir] + i, n, u->steps);
+            B = ctc_where(b_live, B), L = ctc_where(l_live, L);
+        }
+        /* exponents for this block */
+        V xB = ctc_select(B > zero, ctc_exponent(B) + oB, empty), xL = ctc_select(L > zero, ctc_exponent(L) + oL, empty);
+        ctc_slope(xB, xL, el, &eB, &eL);
+        const V es = ctc_previous(el, eL);
+        el = eL;
+        B *= ctc_pow2(ctc_where(B > zero, oB - eB)), L *= ctc_pow2(ctc_where(L > zero, oL - eL));
+        const V cB = ctc_pow2(es - eB), cLB = ctc_pow2(eB - eL), cLL = ctc_pow2(es - eL) * *(const V *)(u->skip[dir] + i);
+
+        V p[F], sB = zero, sL = zero, last = zero;
+        const double *rB = 0, *rL = 0;
+        if (o) {
+            rB = ctc_row(u, o->stored, 0, 0, 0) + u->S - i - (LANES - 1), rL = ctc_row(u, o->stored, 0, 1, 0) + u->S - 1 - i - (LANES - 1);
+            V dB = eB + ctc_reversed(rB + 2 * F * u->width) - o->exponent, dL = eL + ctc_reversed(rL + 2 * F * u->width) - o->exponent;
+            bad |= (dB > MAX_SCALE) | (dL > MAX_SCALE);
+            sB = ctc_pow2(dB) * o->scale, sL = ctc_pow2(dL) * o->scale;
+        }
+        ctc_emissions(p, q, u->column[dir] + i);
+#pragma GCC unroll 8
+        for (int k = 0; k < F; k++) {
+            const int f = dir ? F - 1 - k : k;
+            const V ls = ctc_previous(left[k], L);
+            left[k] = L;
+            const V b0 = B;
+            B = b0 + cB * ls, L = (L + cLB * b0) + cLL * ls;
+            if (o) {
+                const V tB = ctc_reversed(rB + 2 * f * u->width) * sB, tL = ctc_reversed(rL + 2 * f * u->width) * sL;
+                const V gB = B * tB, gL = L * tL;
+                blank[f] += gB;
+                if (k == F - 1) {
+                    last = gB + gL;
+                    bad |= ((B < TINY) & (TINY * tB > 0x1p-80)) | ((L < TINY) & (TINY * tL > 0x1p-80));
+                }
+                B *= pb[f], L *= p[f];
+                p[f] = gL;
+            } else {
+                B *= pb[f], L *= p[f];
+            }
+            if (store) {
+                *(V *)(ctc_row(u, store, f, 0, 0) + i) = B;
+                *(V *)(ctc_row(u, store, f, 1, 0) + i) = L;
+            }
+        }
+        ctc_save_state(out, v, B, L, eB, eL);
+        if (store) {
+            *(V *)(ctc_row(u, store, 0, 0, 1) + i) = eB;
+            *(V *)(ctc_row(u, store, 0, 1, 1) + i) = eL;
+        }
+        if (o) {
+            ctc_collect(o->column, p, u->column[dir] + i);
+            *(V *)(o->last + i) = last;
+        } else {
+            V lB = B, lL = L;
+            if (!ctc_all_live(u, dir, i, n + F)) {
+                lB = ctc_select(ctc_live(u->reach_b[dir] + i, u->need_b[dir] + i, n + F, u->steps), B, ctc_splat(1));
+                lL = ctc_select(ctc_live(u->reach_l[dir] + i, u->need_l[dir] + i, n + F, u->steps), L, ctc_splat(1));
+            }
+            low = ctc_min(low, ctc_min(lB, lL));
+        }
+    }
+    if (o)
+        for (int f = 0; f < F; f++)
+            o->column[u->blank * F + f] += ctc_sum(blank[f]);
+    return !ctc_any(bad | ~(low >= TINY));
+}
+
+/* ---- a block, exact ------------------------------------------------------------------------------------------------------------------- */
+
+/* Emissions of a block as mantissas and exponents: m[column][frame], then e likewise. */
+static void ctc_split(const LfCtcSample *u, ptrdiff_t b, double *m)
+{
+    const ptrdiff_t size = u->columns * F;
+    const double *q = u->q + b * size;
+    double *e = m + size;
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const V x = *(const V *)(q + i), zero = ctc_splat(0);
+        *(V *)(m + i) = ctc_select(x > zero, ctc_mantissa(x), zero);
+        *(V *)(e + i) = ctc_select(x > zero, ctc_exponent(x), ctc_splat(EMPTY));
+    }
+    if (u->rough[b])
+        for (ptrdiff_t i = 0; i < size; i++)
+            if (q[i] < 0) { /* a logarithm; beyond 2^40 its fraction is below rounding */
+                e[i] = floor(q[i] * 0x1.71547652b82fep+0);
+                m[i] = e[i] < -0x1p40 ? 1 : lf_exp_f64((q[i] - e[i] * LF_LN2_HI) - e[i] * LF_LN2_LO);
+            }
+}
+
+INLINE void ctc_normalise(V *m, V *e)
+{
+    const VI some = *m > ctc_splat(0);
+    *e = ctc_select(some, *e + ctc_exponent(*m), ctc_splat(EMPTY));
+    *m = ctc_select(some, ctc_mantissa(*m), ctc_splat(0));
+}
+
+/* Advance as ctc_fast_block does, by any number of frames; m: scratch for 2 x columns x F doubles. */
+static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
+                      double *split)
+{
+    const ptrdiff_t frames = ctc_frames_in(u, b), size = u->columns * F;
+    const V zero = ctc_splat(0), empty = ctc_splat(EMPTY);
+    V left[F], left_e[F], blank[F];
+    for (int k = 0; k < F; k++)
+        left[k] = blank[k] = zero, left_e[k] = empty;
+    const double *pb = split + u->blank * F;
+
+    ctc_split(u, b, split);
+    ctc_range(u, dir, b, in, o, out);
+    if (store) ctc_open_store(u, store, out->lo, out->hi, 1);
+    for (ptrdiff_t v = out->lo; v < out->hi; v++) {
+        const ptrdiff_t i = v * LANES;
+        V B, L, eB, eL, p[F], e[F], g[F];
+        ctc_load_state(in, v, &B, &L, &eB, &eL);
+        ctc_normalise(&B, &eB);
+        ctc_normalise(&L, &eL);
+        ctc_emissions(p, split, u->column[dir] + i);
+        ctc_emissions(e, split + size, u->column[dir] + i);
+        const V skip = *(const V *)(u->skip[dir] + i);
+        const VI skips = skip > zero;
+        for (int f = 0; f < F; f++)
+            g[f] = zero;
+        for (ptrdiff_t k = 0; k < frames; k++) {
+            const ptrdiff_t f = dir ? frames - 1 - k : k;
+            const V ls = ctc_previous(left[k], L), es = ctc_previous(left_e[k], eL), ek = ctc_select(skips, es, empty);
+            left[k] = L, left_e[k] = eL;
+            const V xB = ctc_max(eB, es), xL = ctc_max(ctc_max(eL, eB), ek);
+            L = (L * ctc_pow2(eL - xL) + B * ctc_pow2(eB - xL)) + skip * ls * ctc_pow2(ek - xL);
+            B = B * ctc_pow2(eB - xB) + ls * ctc_pow2(es - xB);
+            eB = xB, eL = xL;
+            if (o) {
+                const double *rB = ctc_row(u, o->stored, f, 0, 0) + u->S - i - (LANES - 1);
+                const double *rL = ctc_row(u, o->stored, f, 1, 0) + u->S - 1 - i - (LANES - 1);
+                const ptrdiff_t to_e = (o->stored->exact ? F : F - f) * 2 * u->width;
+                const V dB = eB + ctc_reversed(rB + to_e) - o->exponent, dL = eL + ctc_reversed(rL + to_e) - o->exponent;
+                const V tB = ctc_reversed(rB) * ctc_pow2(ctc_min(dB, ctc_splat(1022)));   /* beyond that one of both is 0 */
+                const V tL = ctc_reversed(rL) * ctc_pow2(ctc_min(dL, ctc_splat(1022)));
+                const V gB = tB * (B * o->scale);
+                g[f] = tL * (L * o->scale);
+                blank[f] += gB;
+                if (k == frames - 1) *(V *)(o->last + i) = gB + g[f];
+            }
+            B *= pb[f], L *= p[f];
+            eB += pb[size + f], eL += e[f];
+            ctc_normalise(&B, &eB);
+            ctc_normalise(&L, &eL);
+            if (store) {
+                *(V *)(ctc_row(u, store, f, 0, 0) + i) = B;
+                *(V *)(ctc_row(u, store, f, 1, 0) + i) = L;
+                *(V *)(ctc_row(u, store, f, 0, 1) + i) = eB;
+                *(V *)(ctc_row(u, store, f, 1, 1) + i) = eL;
+            }
+        }
+        ctc_save_state(out, v, B, L, eB, eL);
+        if (o) ctc_collect(o->column, g, u->column[dir] + i);
+    }
+    if (o)
+        for (int f = 0; f < F; f++)
+            o->column[u->blank * F + f] += ctc_sum(blank[f]);
+}
+
+/* The instances of ctc_fast_block. */
+static int ctc_fast(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o)
+{
+    if (o) return dir ? ctc_fast_block(u, 1, b, in, out, NULL, o) : ctc_fast_block(u, 0, b, in, out, NULL, o);
+    if (store) return dir ? ctc_fast_block(u, 1, b, in, out, store, NULL) : ctc_fast_block(u, 0, b, in, out, store, NULL);
+    return dir ? ctc_fast_block(u, 1, b, in, out, NULL, NULL) : ctc_fast_block(u, 0, b, in, out, NULL, NULL);
+}
+
+/* ---- halves ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* Which way through the next block: after a block that had to be done again the next ones go straight to ctc_exact, 1, 3, 7, then 15 of them. */
+typedef struct {
+    int hold, span;
+} CtcPace;
+
+static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
+                       double *split, CtcPace *pace)
+{
+    const size_t size = (size_t)u->columns * F * sizeof(double);
+    if (o) memset(o->column, 0, size);
+    if (!u->rough[b] && ctc_frames_in(u, b) == F && !(o && o->stored->exact)) {
+        if (pace->hold > 0) {
+            pace->hold--;
+        } else if (ctc_fast(u, dir, b, in, out, store, o)) {
+            pace->span = 0;
+            return 0;
+        } else {
+            pace->span = pace->span < 15 ? 2 * pace->span + 1 : 15;
+            pace->hold = pace->span;
+            if (o) memset(o->column, 0, size);
+        }
+    }
+    ctc_exact(u, dir, b, in, out, store, o, split);
+    return 1;
+}
+
+/* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
+static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork *w)
+{
+    CtcState *in = &w->checkpoint[0];
+    memset(in->m, 0, (size_t)(4 * F) * sizeof(double));
+    for (int i = 0; i < F; i++)
+        ctc_save_state(in, i / LANES, ctc_splat(0), ctc_splat(0), ctc_splat(EMPTY), ctc_splat(EMPTY));
+    in->m[0] = 1, in->m[2 * LANES] = 0;
+    in->lo = 0, in->hi = F / LANES;
+    CtcPace pace = {0, 0};
+    const ptrdiff_t count = ctc_half_blocks(u, dir);
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
+        CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
+        w->hard[j] = (uint8_t)ctc_advance(u, dir, ctc_block(u, dir, j), in, out, gradient && u->keep ? &w->slot[j] : NULL,
+                                         NULL, w->split, &pace);
+        in = out;
+    }
+    w->end = *in;
+}
+
+/* State i of kind 0 (blank) or 1 (label) as mantissa and exponent. */
+INLINE double ctc_state_of(const CtcState *s, ptrdiff_t i, int label, double *e)
+{
+    const ptrdiff_t v = i / LANES, l = i % LANES;
+    if (i < 0 || v < s->lo || v >= s->hi) return *e = EMPTY, 0;
+    const double *a = s->m + 4 * LANES * v + l;
+    *e = a[(2 + label) * LANES];
+    return a[label * LANES];
+}
+
+/* Z = m 2^e, m in [1, 2) or 0, from the states of both directions where they meet. Products of mantissas lie within 2^-880 .. 2^924. */
+static double ctc_meet(const LfCtcSample *u, const CtcState *a, const CtcState *b, double *exponent)
+{
+    double sum = 0, top = EMPTY;
+    for (ptrdiff_t i = a->lo * LANES; i <= u->S && i <= a->hi * LANES; i++) {
+        double e[3], t[2], x[3] = {ctc_state_of(a, i, 0, &e[0]), ctc_state_of(a, i, 1, &e[1]), ctc_state_of(a, i - 1, 1, &e[2])};
+        const double y[2] = {ctc_state_of(b, u->S - i, 0, &t[0]), ctc_state_of(b, u->S - 1 - i, 1, &t[1])};
+        for (int to = 0; to < 2; to++)
+            for (int from = 0; from < 3; from++) { /* blank i, label i, label i - 1 */
+                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0)))) continue;
+                double m = x[from] * y[to];
+                if (!(m > 0)) continue;
+                V mm = ctc_splat(m), ee = ctc_splat(e[from] + t[to]);
+                ctc_normalise(&mm, &ee);
+                if (ee[0] > top) sum *= ctc_pow2(ctc_splat(top - ee[0]))[0], top = ee[0];
+                sum += mm[0] * ctc_pow2(ee - top)[0];
+            }
+    }
+    if (!(sum > 0)) return *exponent = 0, 0;
+    V m = ctc_splat(sum), e = ctc_splat(top);
+    ctc_normalise(&m, &e);
+    *exponent = e[0];
+    return m[0];
+}
+
+/* Frames of group g of the other direction's half, near the pairs that `state` of this direction holds: its mass cannot move further right
+ * than one pair a frame, and what lies outside has no occupancy that counts. */
+static void ctc_again(const LfCtcSample *u, int dir, ptrdiff_t g, const CtcState *state, const CtcWork *other, CtcWork *w)
+{
+    const ptrdiff_t count = ctc_half_blocks(u, 1 - dir), first = g * u->group, end = first + u->group < count ? first + u->group : count;
+    const ptrdiff_t low = u->S - 1 - (state->hi * LANES + (end - first) * F), high = u->S - state->lo * LANES;
+    CtcState clip = other->checkpoint[g];
+    if (low > clip.lo * LANES) clip.lo = low / LANES;
+    if (clip.hi > high / LANES + 1) clip.hi = high / LANES + 1;
+    const CtcState *in = &clip;
+    for (ptrdiff_t j = first; j < end; j++) {
+        CtcState *out = &w->again[j & 1];
+        const ptrdiff_t b = ctc_block(u, 1 - dir, j);
+        if (other->hard[j]) ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, w->split);
+        else ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL);
+        in = out;
+    }
+}
+
+/* Drop groups at either end whose pairs had occupancies below 2^-90 in the block's last frame. */
+static void ctc_prune(CtcState *s, const double *last)
+{
+    while (s->lo < s->hi && !ctc_any(*(const V *)(last + s->lo * LANES) > 0x1p-90))
+        s->lo++;
+    while (s->lo < s->hi && !ctc_any(*(const V *)(last + (s->hi - 1) * LANES) > 0x1p-90))
+        s->hi--;
+}
+
+/* The second half of a direction: for each block, occupancies by column and frame into w->column, and then emit(context, block). */
+static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const CtcWork *other, void (*emit)(void *, ptrdiff_t), void *context)
+{
+    double e, z = ctc_meet(u, dir ? &other->end : &w->end, dir ? &w->end : &other->end, &e);
+    const CtcState *in = &w->end;
+    CtcPace pace = {0, 0};
+    for (ptrdiff_t j = ctc_half_blocks(u, 1 - dir) - 1; j >= 0; j--) {
+        const ptrdiff_t b = ctc_block(u, 1 - dir, j);
+        CtcState *out = &w->rest[j & 1];
+        if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1)) ctc_again(u, dir, j / u->group, in, other, w);
+        const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last};
+        ctc_advance(u, dir, b, in, out, NULL, &o, w->split, &pace);
+        ctc_prune(out, w->last);
+        emit(context, b);
+        in = out;
+    }
+}
+
+#undef LANES
+#undef INLINE
+#undef EMPTY
+#undef SLOPE
+#undef TINY
+#undef MAX_SCALE
+#undef F
+#endif

@@ -1,0 +1,173 @@
+/* Before a CTC computation: sizes, checked labels, and what the recursion needs to know of each sample. Nothing here depends on the ISA. */
+#include "ctc_plan.h"
+
+#include <string.h>
+
+#ifndef KEEP_BYTES
+#define KEEP_BYTES ((size_t)3 << 20)
+#endif         /* a sample whose frames take no more than this keeps them all */
+#define CHECKPOINT_BYTES ((size_t)32 << 20)  /* of one direction, as long as that is possible with groups of no more than 64 blocks */
+
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+/* What follows from the numbers of frames, labels and classes alone. */
+static void sample_shape(const LfCtcJob *j, LfCtcSample *u, ptrdiff_t n)
+{
+    memset(u, 0, sizeof *u);
+    u->steps = (ptrdiff_t)j->frames[n], u->S = (ptrdiff_t)j->lengths[n];
+    u->pairs = (u->S + 1 + 7) / 8 * 8, u->width = u->pairs + 3 * CTC_MARGIN;
+    u->blocks = (u->steps + LF_CTC_FRAMES - 1) / LF_CTC_FRAMES, u->half = u->blocks / 2;
+    u->columns = (j->small || u->S >= j->C ? j->C : u->S + 1) + 1;
+    u->group = 4;
+    const size_t frame = (size_t)u->pairs * 2 * sizeof(double);
+    u->keep = frame * (size_t)u->steps <= KEEP_BYTES;
+    while (u->group < 64 && frame * 2 * (size_t)(u->blocks / 2 / u->group) > CHECKPOINT_BYTES)
+        u->group *= 2;
+}
+
+/* The arrays of one sample. */
+static void take_sample(CtcRegion *r, const LfCtcJob *j, LfCtcSample *u)
+{
+    const size_t pairs = (size_t)u->pairs, frames = (size_t)u->blocks * LF_CTC_FRAMES;
+    for (int d = 0; d < 2; d++) {
+        u->column[d] = ctc_take(r, pairs, sizeof(int32_t));
+        u->skip[d] = ctc_take(r, pairs, sizeof(double));
+        u->reach_b[d] = ctc_take(r, pairs, sizeof(int32_t));
+        u->reach_l[d] = ctc_take(r, pairs, sizeof(int32_t));
+        u->need_b[d] = ctc_take(r, pairs, sizeof(int32_t));
+        u->need_l[d] = ctc_take(r, pairs, sizeof(int32_t));
+    }
+    u->classes = ctc_take(r, (size_t)u->columns, sizeof(int32_t));
+    u->shift = ctc_take(r, frames, sizeof(double));
+    u->ratio = ctc_take(r, j->from_logits ? frames : 0, sizeof(double));
+    u->rough = ctc_take(r, (size_t)u->blocks, 1);
+    u->q = ctc_take(r, frames * sizeof(double), (size_t)u->columns);
+}
+
+/* Sizes, from the shape, the lengths and from_logits. Returns 0 if they exceed the address space. */
+int lf_ctc_measure(LfCtcJob *j)
+{
+    CtcRegion plan = {NULL, 0};
+    size_t lattice = 0;
+    j->small = j->C <= LF_CTC_SMALL_C;
+    j->slab = j->N < LF_CTC_SLAB ? j->N : LF_CTC_SLAB;
+    j->row_tasks = j->N ? ((j->N + j->slab - 1) / j->slab) * ((j->steps + LF_CTC_FRAMES - 1) / LF_CTC_FRAMES) : 0;
+    ctc_take(&plan, (size_t)j->N, sizeof(LfCtcSample));
+    ctc_take(&plan, (size_t)j->C, sizeof(int32_t));
+    for (ptrdiff_t n = 0; n < j->N; n++) {
+        LfCtcSample u;
+        CtcWork w;
+        CtcRegion r = {NULL, 0};
+        sample_shape(j, &u, n);
+        take_sample(&plan, j, &u);
+        ctc_take(&r, 2, sizeof(CtcWork));
+        for (int d = 0; d < 2; d++)
+            ctc_layout(&r, &u, d, j->g != NULL, &w);
+        lattice = max_size(lattice, r.used);
+    }
+    j->plan_bytes = plan.used, j->lattice_bytes = lattice;
+    j->row_bytes = j->small ? 0 : (size_t)j->C * sizeof(double) + (size_t)(j->C / LF_CTC_RUN + 1) * 2 * sizeof(double) + 128;
+    return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2;
+}
+
+/* Columns of the labels of direction 0, and the classes of columns. `seen` maps classes to columns, all -1 before and after. */
+static void sample_columns(const LfCtcJob *j, LfCtcSample *u, const int32_t *label, int32_t *seen)
+{
+    ptrdiff_t used = 0;
+    if (j->small) {
+        memset(u->classes, 0, (size_t)u->columns * sizeof(int32_t));
+        u->blank = j->blank, u->classes[j->blank] = 1;
+        for (ptrdiff_t i = 0; i < u->S; i++)
+            u->column[0][i] = label[i] * LF_CTC_FRAMES, u->classes[label[i]] = 1;
+        used = j->C;
+    } else {
+        u->blank = 0, u->classes[used] = (int32_t)j->blank, seen[j->blank] = (int32_t)used++;
+        for (ptrdiff_t i = 0; i < u->S; i++) {
+            if (seen[label[i]] < 0) u->classes[used] = label[i], seen[label[i]] = (int32_t)used++;
+            u->column[0][i] = seen[label[i]] * LF_CTC_FRAMES;
+        }
+        for (ptrdiff_t c = 0; c < used; c++)
+            seen[u->classes[c]] = -1;
+        u->columns = used + 1;
+    }
+    for (ptrdiff_t i = u->S; i < u->pairs; i++)
+        u->column[0][i] = (int32_t)used * LF_CTC_FRAMES;
+}
+
+static void sample_bounds(LfCtcSample *u, const int32_t *label)
+{
+    const ptrdiff_t S = u->S;
+    for (ptrdiff_t i = 0; i < u->pairs; i++)
+        u->column[1][i] = u->column[0][i < S ? S - 1 - i : i];
+    for (int d = 0; d < 2; d++) {
+        int32_t frames = 0;
+        for (ptrdiff_t i = 0; i < u->pairs; i++) {
+            const int first = i == 0, in = i < S;
+            const int repeat = in && !first && label[d ? S - 1 - i : i] == label[d ? S - i : i - 1];
+            u->skip[d][i] = in && !first && !repeat;
+            u->reach_b[d][i] = i > S ? INT32_MAX : first ? 0 : frames + 1;
+            frames += in ? 1 + repeat : 0;
+            u->reach_l[d][i] = in ? frames : INT32_MAX;
+        }
+        if (d == 0) u->status = u->steps < frames ? LF_CTC_INFEASIBLE : LF_CTC_READY;
+    }
+    /* what is needed to the end is what the other direction needs up to and including the same state, less that frame */
+    for (int d = 0; d < 2; d++)
+        for (ptrdiff_t i = 0; i < u->pairs; i++) {
+            u->need_b[d][i] = i < S ? u->reach_b[1 - d][S - i] - 1 : 0;
+            u->need_l[d][i] = i < S ? u->reach_l[1 - d][S - 1 - i] - 1 : 0;
+        }
+}
+
+/* Copies and checks class ids of any integer dtype into j->labels: sample n, label s lies at src + at[n] + s step. Returns 0, or 1 with the first
+ * bad one in *sample, *position and *value. */
+int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,
+                  int64_t *value)
+{
+    int32_t *out = j->labels;
+    for (ptrdiff_t n = 0; n < j->N; n++)
+        for (ptrdiff_t s = 0; s < (ptrdiff_t)j->lengths[n]; s++) {
+            const char *p = src + at[n] + s * step;
+            int64_t v = 0;
+#define CTC_ID(code, type)                                                                                                                  \
+    case code: {                                                                                                                            \
+        type id;                                                                                                                            \
+        memcpy(&id, p, sizeof id);                                                                                                          \
+        v = (int64_t)id;                                                                                                                    \
+        break;                                                                                                                              \
+    }
+            switch (dtype) {
+                CTC_ID(LF_I8, int8_t)
+                CTC_ID(LF_I16, int16_t)
+                CTC_ID(LF_I32, int32_t)
+                CTC_ID(LF_I64, int64_t)
+                CTC_ID(LF_BOOL, uint8_t)
+                CTC_ID(LF_U8, uint8_t)
+                CTC_ID(LF_U16, uint16_t)
+                CTC_ID(LF_U32, uint32_t)
+                CTC_ID(LF_U64, uint64_t)
+            }
+#undef CTC_ID
+            if (v < 0 || v >= j->C) return *sample = n, *position = s, *value = v, 1;
+            *out++ = (int32_t)v;
+        }
+    return 0;
+}
+
+/* Lays out `memory`, plan_bytes long and 64-byte aligned. */
+void lf_ctc_plan(LfCtcJob *j, char *memory)
+{
+    CtcRegion r = {memory, 0};
+    j->sample = ctc_take(&r, (size_t)j->N, sizeof(LfCtcSample));
+    int32_t *seen = ctc_take(&r, (size_t)j->C, sizeof(int32_t));
+    if (!j->small) memset(seen, 0xff, (size_t)j->C * sizeof(int32_t));
+    const int32_t *label = j->labels;
+    for (ptrdiff_t n = 0; n < j->N; n++) {
+        LfCtcSample *u = &j->sample[n];
+        sample_shape(j, u, n);
+        take_sample(&r, j, u);
+        sample_columns(j, u, label, seen);
+        sample_bounds(u, label);
+        label += u->S;
+    }
+}

@@ -1,0 +1,84 @@
+/* Where things lie in the memory of one sample's lattice: shared by ctc_plan.c, which computes its size, and ctc_lattice.h, which uses it. */
+#ifndef LF_CTC_PLAN_H
+#define LF_CTC_PLAN_H
+
+#include "ctc_job.h"
+
+#define CTC_MARGIN 8
+
+/* States of all pairs after some frame: vectors B, L, eB, eL of each group of LANES pairs. Groups outside lo .. hi hold nothing. */
+typedef struct {
+    double *m;
+    ptrdiff_t lo, hi;
+} CtcState;
+
+/* Frames of one block that the other direction has stored: rows of B and L for each frame, then rows of their exponents (for the first frame
+ * only, if they hold for all). Pairs outside lo .. hi are 0; CTC_MARGIN before and twice as many after may be read. */
+typedef struct {
+    double *rows;
+    ptrdiff_t lo, hi;
+    int exact;
+} CtcStored;
+
+/* What one direction of one sample works in. */
+typedef struct {
+    CtcState half[2], rest[2], again[2];   /* each pair alternates; `again` recomputes the other direction's frames */
+    CtcState end;                          /* of the first half: one of the above or a checkpoint */
+    CtcState *checkpoint;                  /* before each group of blocks */
+    CtcStored *slot;                       /* keep: one for each block of the half; else one for each block of a group of the other's */
+    uint8_t *hard;                         /* by block of the half: done by ctc_exact */
+    double *column, *last, *split;         /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
+} CtcWork;
+
+/* Blocks in the first half of a direction; they are numbered j in the order in which that direction reads them. */
+static inline ptrdiff_t ctc_half_blocks(const LfCtcSample *u, int dir) { return dir ? u->blocks - u->half : u->half; }
+static inline ptrdiff_t ctc_block(const LfCtcSample *u, int dir, ptrdiff_t j) { return dir ? u->blocks - 1 - j : j; }
+
+/* Cuts aligned pieces off a region, or adds up their sizes if there is none. Sizes saturate. */
+typedef struct {
+    char *base;
+    size_t used;
+} CtcRegion;
+
+static inline void *ctc_take(CtcRegion *r, size_t count, size_t size)
+{
+    size_t bytes, end;
+    void *p = r->base ? r->base + r->used : NULL;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 4 || __builtin_add_overflow(r->used, (bytes + 63) & ~(size_t)63, &end))
+        end = SIZE_MAX / 2;
+    r->used = end;
+    return p;
+}
+
+static inline void ctc_take_state(CtcRegion *r, const LfCtcSample *u, CtcState *s) { s->m = ctc_take(r, (size_t)u->pairs * 4, sizeof(double)); }
+
+/* Lays out direction dir; `u` needs no pointers for that. Without gradient only the states of the first half are there. */
+static inline void ctc_layout(CtcRegion *r, const LfCtcSample *u, int dir, int gradient, CtcWork *w)
+{
+    const size_t count = (size_t)ctc_half_blocks(u, dir), columns = (size_t)u->columns * LF_CTC_FRAMES;
+    const size_t groups = gradient && !u->keep ? (count + (size_t)u->group - 1) / (size_t)u->group + 1 : 1;
+    const size_t slots = gradient ? u->keep ? count : (size_t)u->group : 0;
+    const size_t slot_size = 4 * (size_t)u->width * LF_CTC_FRAMES;
+    for (int i = 0; i < 2; i++)
+        ctc_take_state(r, u, &w->half[i]);
+    for (int i = 0; gradient && i < 2; i++) {
+        ctc_take_state(r, u, &w->rest[i]);
+        ctc_take_state(r, u, &w->again[i]);
+    }
+    w->hard = ctc_take(r, count + 1, 1);
+    w->split = ctc_take(r, 2 * columns, sizeof(double));
+    w->checkpoint = ctc_take(r, groups, sizeof *w->checkpoint);
+    for (size_t g = 0; g < groups; g++) {
+        if (r->base) ctc_take_state(r, u, &w->checkpoint[g]);
+        else ctc_take(r, (size_t)u->pairs * 4, sizeof(double));
+    }
+    w->column = ctc_take(r, gradient ? columns : 0, sizeof(double));
+    w->last = ctc_take(r, gradient ? (size_t)u->pairs : 0, sizeof(double));
+    w->slot = ctc_take(r, slots, sizeof *w->slot);
+    for (size_t k = 0; k < slots; k++) {
+        double *rows = ctc_take(r, slot_size, sizeof(double));
+        if (r->base) w->slot[k].rows = rows;
+    }
+}
+
+#endif
