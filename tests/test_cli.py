@@ -19,8 +19,9 @@ import pytest
 
 import lossfast as lf
 import lossfast.functional as F
-from lossfast import cli, evaluation
-from lossfast.evaluation import _argmax, _ExactSum
+from lossfast import _evaluation, cli
+from lossfast._evaluation import _argmax
+from lossfast._tally import ExactSum, Sample
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 VERSION = importlib.metadata.version("lossfast")
@@ -163,11 +164,11 @@ def test_a_new_loss_is_one_entry(monkeypatch):
         return (input - target) ** 2
 
     monkeypatch.setattr(F, "squared", squared, raising=False)
-    monkeypatch.setitem(evaluation.LOSSES, "squared", evaluation._Loss(evaluation._ByElement))
+    monkeypatch.setitem(_evaluation.LOSSES, "squared", _evaluation._Loss(_evaluation._ByElement))
     x, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [3.5, 4.0]])
     result = lf.evaluate(x, y, loss="squared", worst=1, memory=8)
     assert (result.mean, result.samples, result.accuracy, result.perplexity) == (17 / 16, 4, None, None)
-    assert result.worst == [evaluation.Sample((0, 1), 4.0, 0.0, 2.0)]
+    assert result.worst == [Sample((0, 1), 4.0, 0.0, 2.0)]
     with pytest.raises(ValueError, match=r"targets: expected the predictions' shape \(2, 2\), got \(2,\)"):
         lf.evaluate(x, y[0], loss="squared")
 
@@ -235,7 +236,7 @@ def test_class_axis_anywhere_in_the_file(tmp_path, axis, order, save):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_same_bits_with_any_number_of_threads(threads, monkeypatch):
-    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(_evaluation, "_BLOCK_BYTES", 10_000)
     logits, targets = model_outputs((300, 50, 40))
     with lf.num_threads(1):
         one = figures(lf.evaluate(logits, targets))
@@ -245,7 +246,7 @@ def test_same_bits_with_any_number_of_threads(threads, monkeypatch):
 
 
 def test_many_evaluations_at_once(monkeypatch):
-    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(_evaluation, "_BLOCK_BYTES", 10_000)
     logits, targets = model_outputs((300, 50, 4))
     one = figures(lf.evaluate(logits, targets))
     with lf.num_threads(3), ThreadPoolExecutor(4) as pool:
@@ -255,7 +256,7 @@ def test_many_evaluations_at_once(monkeypatch):
 
 
 def test_the_first_error_is_the_one_reported_whatever_the_threads_do(monkeypatch):
-    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(_evaluation, "_BLOCK_BYTES", 1000)
     targets = np.zeros(2000, int)
     targets[[700, 740, 1500]] = 5
     for threads in [1, 2, 4] * 10:
@@ -265,7 +266,7 @@ def test_the_first_error_is_the_one_reported_whatever_the_threads_do(monkeypatch
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_progress_counts_to_the_end(monkeypatch, threads):
-    monkeypatch.setattr(evaluation, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(_evaluation, "_BLOCK_BYTES", 1000)
     calls = []
     with lf.num_threads(threads):
         lf.evaluate(np.zeros((2000, 5)), np.zeros(2000, int), progress=lambda *counts: calls.append(counts))
@@ -286,7 +287,7 @@ def test_exact_sum_of_everything_a_float_can_be(dtype):
     bits = rng.integers(0, 1 << 64, 100_000, dtype=np.uint64) if dtype == np.float64 else rng.integers(0, 1 << 32, 100_000, dtype=np.uint32)
     values = bits.view(dtype)
     values = np.concatenate([values[np.isfinite(values)], np.array([5e-324, np.finfo(dtype).max, -0.0], dtype)])
-    total = _ExactSum()
+    total = ExactSum()
     for part in np.array_split(values, 7):
         total.add(part)
     assert total.units == sum(map(Fraction, values.tolist())) * 2**total.UNIT

@@ -16,7 +16,7 @@ import sys
 import time
 
 import lossfast
-from lossfast.evaluation import LOSSES
+from lossfast._evaluation import LOSSES
 
 __all__ = ["main"]
 

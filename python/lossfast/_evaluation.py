@@ -1,7 +1,8 @@
 """`evaluate`: a model's outputs, in memory or in files of any size, scored block by block.
 
 What is summed is each sample's loss as ``reduction='none'`` returns it, and the sum is exact: an integer of any length holds it.  So neither the
-size of the blocks nor their order nor the number of threads changes a bit of any figure, and a mean is the correctly rounded quotient of exact sums.
+size of the blocks nor their order nor the number of threads changes a bit of any figure, and a mean is the correctly rounded quotient of exact
+sums.  Three parts: what a loss makes of a block (`LOSSES`), how blocks are cut and handed to threads, and what is counted (`_tally`).
 """
 
 from __future__ import annotations
@@ -18,24 +19,15 @@ import numpy as np
 
 import lossfast.functional as F
 from lossfast import _core
+from lossfast._tally import Sample, Scores, Tally
 
-__all__ = ["Evaluation", "Sample", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 SCHEMA_VERSION = 1
 
 _BLOCK_BYTES = 4 << 20  # stays in the cache from reading to argmax
 _RUN_BYTES = 64 << 10  # contiguous runs shorter than this are worth a larger block
 _KEPT_BYTES = 31 << 20  # see _keep_freed_memory
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One scored position: its index among the targets, its loss, what was wanted and what was predicted."""
-
-    index: tuple[int, ...]
-    loss: float
-    target: int | float
-    prediction: int | float
 
 
 @dataclass(frozen=True)
@@ -158,13 +150,26 @@ def evaluate(
         logits = files.enter_context(_open(logits, "logits", logits_dtype))
         targets = files.enter_context(_open(targets, "targets"))
         task = entry.task(getattr(F, loss), logits, targets, **options)
-        tally = _Tally(worst)
-        _score_blocks(logits, task, tally, memory, progress)
-    return tally.evaluation(loss, entry.likelihood, {"logits": _origin(logits), "targets": _origin(targets), **task.options})
+        tally = _score_blocks(logits, task, worst, memory, progress)
+    mean = tally.losses / tally.weights
+    return Evaluation(
+        loss=loss,
+        samples=tally.samples,
+        ignored=tally.samples - tally.scored,
+        mean=mean,
+        denominator=float(tally.weights),
+        perplexity=_exp(mean) if entry.likelihood else None,
+        correct=tally.correct,
+        accuracy=None if tally.correct is None else tally.correct / tally.scored if tally.scored else math.nan,
+        nan=tally.losses.nan,
+        infinite=tally.losses.positive + tally.losses.negative,
+        worst=tally.worst.samples,
+        config={"logits": _origin(logits), "targets": _origin(targets), **task.options},
+    )
 
 
 def _open(source, name, dtype=None):
-    from lossfast.arrayfiles import open_array  # here, since zipfile would add 10 ms to `import lossfast`
+    from lossfast._arrayfiles import open_array  # here, since zipfile would add 10 ms to `import lossfast`
 
     return open_array(source, name, dtype)
 
@@ -172,19 +177,20 @@ def _open(source, name, dtype=None):
 # --- Blocks
 
 
-def _score_blocks(logits, task, tally, memory, progress):
-    """Score every block of `logits` and add it to `tally`, in as many threads as lossfast may use.
+def _score_blocks(logits, task, worst, memory, progress):
+    """The tally of every block of `logits`, in as many threads as lossfast may use.
 
     A thread takes whole blocks, one after another, reading in order while others compute.  Inside a block the loss runs in that one thread: a
     team of threads for each block would have to meet twice per block, and on a busy machine waits for its slowest member every time.
     """
     total = math.prod(logits.shape[axis] for axis in task.sample_axes)
     threads = max(min(_core.get_num_threads(), math.prod(logits.shape) * logits.dtype.itemsize // _BLOCK_BYTES), 1)
+    tallies = [Tally(worst) for _ in range(threads)]
     blocks = enumerate(_blocks(logits, task.sample_axes, memory // threads))
-    reading, adding, stop = threading.Lock(), threading.Lock(), threading.Event()
+    reading, stop = threading.Lock(), threading.Event()
     failures = []
 
-    def work(progress=None):
+    def work(tally, progress=None):
         number = -1
         try:
             while not stop.is_set():
@@ -193,22 +199,22 @@ def _score_blocks(logits, task, tally, memory, progress):
                     if block is None:
                         return
                     arrays = task.read(block)
-                scores = task.score(block, *arrays)
-                with adding:
-                    tally.add(scores, [block[axis].start for axis in task.sample_axes])
-                if progress is not None and tally.samples < total:
-                    progress(tally.samples, total)
+                tally.add(task.score(block, *arrays), [block[axis].start for axis in task.sample_axes])
+                if progress is not None:
+                    done = sum(each.samples for each in tallies)
+                    if done < total:
+                        progress(done, total)
         except BaseException as error:
             failures.append((number, error))
             stop.set()
 
     _keep_freed_memory()
-    helpers = [threading.Thread(target=work) for _ in range(threads - 1)]
+    helpers = [threading.Thread(target=work, args=(tally,)) for tally in tallies[1:]]
     try:
         with _one_thread_per_call:
             for helper in helpers:
                 helper.start()
-            work(progress)
+            work(tallies[0], progress)
             for helper in helpers:
                 helper.join()
     finally:
@@ -218,6 +224,9 @@ def _score_blocks(logits, task, tally, memory, progress):
         raise min(failures, key=lambda failure: failure[0])[1]
     if progress is not None:
         progress(total, total)
+    for tally in tallies[1:]:
+        tallies[0].merge(tally)
+    return tallies[0]
 
 
 class _OneThreadPerCall:
@@ -299,17 +308,6 @@ def _run_bytes(extent, array):
 # --- Losses
 
 
-class _Scores(NamedTuple):
-    """A block's samples; every array has the block's sample shape.  `kept` None: all are; `weight` None: all ones; `correct` None: no such thing."""
-
-    loss: np.ndarray
-    target: np.ndarray
-    prediction: np.ndarray
-    correct: np.ndarray | None = None
-    kept: np.ndarray | None = None
-    weight: np.ndarray | None = None
-
-
 class _ByClass:
     """Losses of a row of scores, one for each class, against a class index or class probabilities."""
 
@@ -359,7 +357,7 @@ class _ByClass:
             target, kept = y, y != self._ignore_index
             weight = None if self._weight is None else self._weight[np.where(kept, y, 0)]
         # argmax finds the first NaN, and where that is the target the loss is NaN too.
-        return _Scores(loss, target, prediction, (prediction == target) & ~np.isnan(loss), kept, weight)
+        return Scores(loss, target, prediction, (prediction == target) & ~np.isnan(loss), kept, weight)
 
     def _raise_bad_index(self, y, block):
         """The loss knows the place in its block; say where that is in the whole array."""
@@ -387,7 +385,7 @@ class _ByElement:
 
     def score(self, block, x, y):
         x, y = self._predictions.decode(x), self._targets.decode(y)
-        return _Scores(self._function(x, y, reduction="none", **self.options), y, x)
+        return Scores(self._function(x, y, reduction="none", **self.options), y, x)
 
 
 class _Loss(NamedTuple):
@@ -452,137 +450,6 @@ def _ordered(halves):
     key -= sign
     key[nan] = 0x7FFF
     return key
-
-
-# --- Sums
-
-
-class _ExactSum:
-    """A sum of floats without rounding: an integer in units of 2**-1126, and the values that are not finite by kind."""
-
-    UNIT = 1126  # frexp's least exponent is -1073, and 53 bits follow it
-
-    def __init__(self):
-        self.units = 0
-        self.nan = self.positive = self.negative = 0
-
-    def add(self, values):
-        """Add every element of a one-dimensional array."""
-        values = values.astype(np.float64, copy=False)
-        finite = np.isfinite(values)
-        if not finite.all():
-            self.nan += int(np.isnan(values).sum())
-            self.positive += int((values == np.inf).sum())
-            self.negative += int((values == -np.inf).sum())
-            values = values[finite]
-        for start in range(0, values.size, 1 << 16):
-            self._add_finite(values[start : start + (1 << 16)])
-
-    def _add_finite(self, values):
-        fraction, exponent = np.frexp(values)
-        fraction *= 2.0**27
-        high = np.trunc(fraction)
-        low = (fraction - high) * 2.0**26
-        exponent += 1073
-        # Up to 2**16 integers below 2**27 add up exactly in float64.
-        for part, bits in ((high, 27), (low, 53)):
-            if part.any():
-                sums = np.bincount(exponent, part)
-                for place in np.flatnonzero(sums).tolist():
-                    self.units += int(sums[place]) << (place + 53 - bits)
-
-    def __float__(self):
-        if self.nan or (self.positive and self.negative):
-            return math.nan
-        if self.positive or self.negative:
-            return math.inf if self.positive else -math.inf
-        return _ratio(self.units, 1 << self.UNIT)
-
-    def __truediv__(self, other):
-        if self.units and other.units and math.isfinite(float(self)) and math.isfinite(float(other)):
-            return _ratio(self.units, other.units)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.float64(float(self)) / np.float64(float(other)))
-
-
-def _ratio(numerator, denominator):
-    """Correctly rounded, as Python divides integers."""
-    try:
-        return numerator / denominator
-    except OverflowError:
-        return math.copysign(math.inf, numerator)
-
-
-class _Tally:
-    """The figures of the blocks so far."""
-
-    def __init__(self, worst):
-        self.samples = self.scored = 0
-        self.correct = None
-        self.losses, self.weights = _ExactSum(), _ExactSum()
-        self.worst = _Worst(worst)
-
-    def add(self, scores, start):
-        """Take in a block whose first sample has the index `start`."""
-        kept = None if scores.kept is None or scores.kept.all() else scores.kept
-        loss = _select(scores.loss, kept)
-        self.samples += scores.loss.size
-        self.scored += loss.size
-        self.losses.add(loss)
-        self.weights.add(np.array([float(loss.size)]) if scores.weight is None else _select(scores.weight, kept))
-        if scores.correct is not None:
-            self.correct = (self.correct or 0) + int(np.count_nonzero(_select(scores.correct, kept)))
-        self.worst.add(scores, loss, kept, start)
-
-    def evaluation(self, loss, likelihood, config):
-        mean = self.losses / self.weights
-        return Evaluation(
-            loss=loss,
-            samples=self.samples,
-            ignored=self.samples - self.scored,
-            mean=mean,
-            denominator=float(self.weights),
-            perplexity=_exp(mean) if likelihood else None,
-            correct=self.correct,
-            accuracy=None if self.correct is None else self.correct / self.scored if self.scored else math.nan,
-            nan=self.losses.nan,
-            infinite=self.losses.positive + self.losses.negative,
-            worst=self.worst.samples,
-            config=config,
-        )
-
-
-class _Worst:
-    """The `count` samples with the largest losses so far, in order."""
-
-    def __init__(self, count):
-        self.samples = []
-        self._count = count
-
-    def add(self, scores, loss, kept, start):
-        """Let a block's samples compete, whose losses where `kept` are `loss`."""
-        if not self._count:
-            return
-        floor = self.samples[-1].loss if len(self.samples) == self._count else -math.inf
-        pick = np.flatnonzero(~(loss < floor))  # NaN among them
-        if pick.size > self._count:
-            floor = np.partition(loss[pick], -self._count)[-self._count]  # NaN are its largest
-            pick = pick[~(loss[pick] < floor)]
-        order = np.lexsort((-loss[pick], ~np.isnan(loss[pick])))[: self._count]
-        places = pick[order] if kept is None else np.flatnonzero(kept)[pick[order]]
-        self.samples += [self._sample(scores, np.unravel_index(place, scores.loss.shape), start) for place in places]
-        self.samples.sort(key=lambda s: (s.loss == s.loss, -s.loss if s.loss == s.loss else 0.0, s.index))
-        del self.samples[self._count :]
-
-    @staticmethod
-    def _sample(scores, place, start):
-        index = tuple(first + int(i) for first, i in zip(start, place))
-        return Sample(index, scores.loss[place].item(), scores.target[place].item(), scores.prediction[place].item())
-
-
-def _select(values, kept):
-    """`values` where `kept`, in C order, as one dimension."""
-    return np.ravel(values) if kept is None else values[kept]
 
 
 def _exp(x):
