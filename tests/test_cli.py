@@ -511,6 +511,8 @@ def test_errors_from_python(call, error, words):
         (["evaluate", "x", "y", "--threads", "0"], "expected a count of threads, got 0"),
         (["evaluate", "x", "y", "--memory", "lots"], "invalid size value: 'lots'"),
         (["evaluate", "x", "y", "--memory", "0"], "invalid size value: '0'"),
+        (["evaluate", "x", "y", "--memory", "1e999G"], "invalid size value: '1e999G'"),
+        (["evaluate", "x", "y", "--ignore-index", str(1 << 63)], "expected a 64-bit integer"),
     ],
 )
 def test_usage_errors(run, arguments, expected):

@@ -123,10 +123,10 @@ def _bounded(kind, low, high, words):
 def _size(text):
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    size = int(float(number) * unit)
-    if size < 1:
+    size = float(number) * unit
+    if not 1 <= size < math.inf:
         raise ValueError
-    return size
+    return int(size)
 
 
 _size.__name__ = "size"
@@ -135,7 +135,9 @@ _size.__name__ = "size"
 _OPTIONS = {
     "axis": dict(type=int, metavar="N", help="the class axis (default: 1, or 0 for one-dimensional logits)"),
     "weight": dict(metavar="FILE", help="class weights, a .npy file or .npz member"),
-    "ignore_index": dict(type=int, metavar="I", help="targets with this value are not scored (default: -100)"),
+    "ignore_index": dict(
+        type=_bounded(int, -(1 << 63), (1 << 63) - 1, "a 64-bit integer"), metavar="I", help="targets with this value are not scored (default: -100)"
+    ),
     "label_smoothing": dict(type=_bounded(float, 0, 1, "a number from 0 to 1"), metavar="EPS", help="share of the target spread over all classes"),
 }
 
@@ -166,7 +168,7 @@ def _parsers():
     evaluate.add_argument("--fail-above", type=float, metavar="X", help="exit with 1 if the mean loss is above X")
     evaluate.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     evaluate.add_argument("--memory", type=_size, default=64 << 20, metavar="SIZE", help="logits to hold at once, such as 64M (the default) or 1G")
-    evaluate.add_argument("--threads", type=_bounded(int, 1, 1 << 16, "a count of threads"), metavar="N", help="default: all this process may use")
+    evaluate.add_argument("--threads", type=_bounded(int, 1, 4096, "a count of threads"), metavar="N", help="default: all this process may use")
     return parser, evaluate
 
 
