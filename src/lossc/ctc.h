@@ -144,17 +144,18 @@ static void ctc_fill(const LfCtcJob *j, ptrdiff_t n, ptrdiff_t from, ptrdiff_t t
     double row[LF_CTC_RUN];
     for (ptrdiff_t c = 0; c < LF_CTC_RUN; c++)
         row[c] = value;
+    const ptrdiff_t C = j->states ? 2 * j->sample[n].S + 1 : j->C;
     for (ptrdiff_t t = from; t < to; t++)
-        for (ptrdiff_t c = 0; c < j->C; c += LF_CTC_RUN)
-            lf_store_f64(j->g + t * j->g_t + n * j->g_n + c * j->g_c, j->g_dtype, j->g_c, row, j->C - c < LF_CTC_RUN ? j->C - c : LF_CTC_RUN,
-                         j->stream);
+        for (ptrdiff_t c = 0; c < C; c += LF_CTC_RUN)
+            lf_store_f64(j->g + t * j->g_t + n * j->g_n + c * j->g_c, j->g_dtype, j->g_c, row, C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN, j->stream);
 }
 
 typedef struct {
     const LfCtcJob *job;
     const LfCtcSample *u;
     ptrdiff_t n;
-    double *column;
+    int dir;
+    CtcWork *work;
 } CtcRows;
 
 /* Gradient rows of block b from the occupancies of its columns, which are used up. */
@@ -165,7 +166,7 @@ static void ctc_short_gradient(void *context, ptrdiff_t b)
     const LfCtcSample *u = r->u;
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F;
     const double *q = u->q + t * u->columns, scale = j->scale[r->n];
-    double *g = r->column, ratio[F] = {0};
+    double *g = r->work->column, ratio[F] = {0};
     ptrdiff_t off[F];
     for (ptrdiff_t l = 0; l < frames && j->from_logits; l++)
         ratio[l] = u->ratio[t + l];
@@ -194,7 +195,7 @@ static void ctc_long_gradient(void *context, ptrdiff_t b)
         double g[F];
         for (ptrdiff_t l = 0; l < frames; l++) {
             const double p = j->from_logits && q[c * F + l] > 0 ? q[c * F + l] * u->ratio[t + l] : 0;
-            g[l] = (p - r->column[c * F + l]) * scale;
+            g[l] = (p - r->work->column[c * F + l]) * scale;
         }
         lf_store_f64(j->g + r->n * j->g_n + t * j->g_t + u->classes[c] * j->g_c, j->g_dtype, j->g_t, g, frames, 0);
     }
@@ -211,15 +212,30 @@ static double ctc_shift(const LfCtcSample *u)
     return s;
 }
 
+/* Occupancies of the states of block b: row of 2 S + 1, blank 0, label 0, blank 1, ... */
+static void ctc_state_rows(void *context, ptrdiff_t b)
+{
+    const CtcRows *r = context;
+    const LfCtcJob *j = r->job;
+    const LfCtcSample *u = r->u;
+    const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F;
+    for (ptrdiff_t f = 0; f < frames; f++) {
+        const double *blank = r->work->states + 2 * f * u->pairs, *label = blank + u->pairs;
+        char *g = j->g + (t + f) * j->g_t + r->n * j->g_n;
+        lf_store_f64(r->dir ? g + 2 * u->S * j->g_c : g, j->g_dtype, r->dir ? -2 * j->g_c : 2 * j->g_c, blank, u->S + 1, 0);
+        lf_store_f64(g + (r->dir ? 2 * u->S - 1 : 1) * j->g_c, j->g_dtype, r->dir ? -2 * j->g_c : 2 * j->g_c, label, u->S, 0);
+    }
+}
+
 /* The memory of sample n: what its directions work in; each lays out its own. */
 static CtcWork *ctc_work(const LfCtcJob *j, const LfCtcSample *u, int dir, char *memory)
 {
     CtcWork *work = (CtcWork *)memory, other;
     CtcRegion r = {NULL, 0};
     ctc_take(&r, 2, sizeof(CtcWork));
-    if (dir) ctc_layout(&r, u, 0, j->g != NULL, &other);
+    if (dir) ctc_layout(&r, j, u, 0, &other);
     r.base = memory;
-    ctc_layout(&r, u, dir, j->g != NULL, &work[dir]);
+    ctc_layout(&r, j, u, dir, &work[dir]);
     return work;
 }
 
@@ -248,8 +264,8 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
     if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e), shift = ctc_shift(u);
     const ptrdiff_t middle = u->half * F, from = dir ? 0 : middle, to = dir ? middle : u->steps;
     if (z > 0 && shift == shift) {
-        CtcRows rows = {j, u, n, w[dir].column};
-        ctc_second_half(u, dir, &w[dir], &w[1 - dir], j->small ? ctc_short_gradient : ctc_long_gradient, &rows);
+        CtcRows rows = {j, u, n, dir, &w[dir]};
+        ctc_second_half(u, dir, &w[dir], &w[1 - dir], j->states ? ctc_state_rows : j->small ? ctc_short_gradient : ctc_long_gradient, &rows);
     } else {
         ctc_fill(j, n, from, to, shift != shift ? NAN : 0);
     }
@@ -305,7 +321,7 @@ static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t ite
 /* Probabilities above 1/16 of a run, of which few can be, again from double: they have few bits to lose. */
 static void NAME(ctc_refine)(const LfCtcJob *j, const char *x, T *p, ptrdiff_t n, double m, double total, double scale)
 {
-    const T limit = (T)(ABS(scale) * total / 16);
+    const T limit = (T)(fabs(scale) * total / 16);
     for (ptrdiff_t i = 0; i < n; i += 2 * LF_LANES) {
         const ptrdiff_t end = n - i < 2 * LF_LANES ? n : i + 2 * LF_LANES;
         int any = 0;
@@ -314,7 +330,7 @@ static void NAME(ctc_refine)(const LfCtcJob *j, const char *x, T *p, ptrdiff_t n
             any |= ABS(p[k]) > limit;
         for (ptrdiff_t k = i; any && k < end; k++)
             if (ABS(p[k]) > limit) {
-                double v;
+                double v = 0;
                 lf_load_f64(&v, x + k * j->x_c, j->x_dtype, 0, 1);
                 p[k] = (T)(lf_exp_f64(v - m) * scale);
             }
@@ -371,10 +387,11 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
             if (t >= u->steps || u->status != LF_CTC_READY) continue;
             const char *x = j->x + t * j->x_t + n * j->x_n;
             double *q = u->q + b * F * u->columns + l;
+            char *g = j->g && !j->states ? j->g + t * j->g_t + n * j->g_n : NULL;
             if (j->from_logits)
-                NAME(ctc_long_row)(j, x, j->g ? j->g + t * j->g_t + n * j->g_n : NULL, j->g ? j->scale[n] : 0, &M[n - first][l],
+                NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l],
                                    &S[n - first][l], scratch);
-            else if (j->g) ctc_fill(j, n, t, t + 1, 0);
+            else if (g) ctc_fill(j, n, t, t + 1, 0);
             ctc_gather(j, u, x, q);
         }
     for (ptrdiff_t n = first; n < end; n++)

@@ -45,11 +45,11 @@ typedef struct {
 
 typedef struct {
     const char *x;                    /* logits or log-probabilities */
-    char *g;                          /* gradient, or NULL */
+    char *g;                          /* gradient, or NULL; with `states` the occupancies of the 2 S + 1 states, g_c from state to state */
     int x_dtype, g_dtype;
     ptrdiff_t x_t, x_n, x_c, g_t, g_n, g_c;   /* byte strides of frame, sample, class */
     ptrdiff_t steps, N, C, blank;     /* steps: frames of the arrays */
-    int from_logits;
+    int from_logits, states;
     int stream;                       /* the gradient goes past the caches */
     const int64_t *frames, *lengths;  /* per sample: frames and labels that count */
     const double *scale;              /* per sample: factor of its gradient */

@@ -47,6 +47,7 @@ typedef struct {
     double scale, exponent;     /* 1/Z = scale 2^-exponent */
     double *column;             /* [column][frame]: sum of occupancies */
     double *last;               /* by pair: occupancy in the last frame of the block */
+    double *states;             /* [frame][blank, label][pair]: occupancies, or NULL; by ctc_exact only */
 } CtcOccupancy;
 
 INLINE double *ctc_row(const LfCtcSample *u, const CtcStored *s, int frame, int label, int exponent)
@@ -310,6 +311,10 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
                 const V gB = tB * (B * o->scale);
                 g[f] = tL * (L * o->scale);
                 blank[f] += gB;
+                if (o->states) {
+                    *(V *)(o->states + 2 * f * u->pairs + i) = gB;
+                    *(V *)(o->states + (2 * f + 1) * u->pairs + i) = g[f];
+                }
                 if (k == frames - 1) *(V *)(o->last + i) = gB + g[f];
             }
             B *= pb[f], L *= p[f];
@@ -351,7 +356,8 @@ static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcStat
 {
     const size_t size = (size_t)u->columns * F * sizeof(double);
     if (o) memset(o->column, 0, size);
-    if (!u->rough[b] && ctc_frames_in(u, b) == F && !(o && o->stored->exact)) {
+    if (o && o->states) memset(o->states, 0, 2 * (size_t)u->pairs * F * sizeof(double));
+    if (!u->rough[b] && ctc_frames_in(u, b) == F && !(o && (o->stored->exact || o->states))) {
         if (pace->hold > 0) {
             pace->hold--;
         } else if (ctc_fast(u, dir, b, in, out, store, o)) {
@@ -461,7 +467,7 @@ static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const Ctc
         const ptrdiff_t b = ctc_block(u, 1 - dir, j);
         CtcState *out = &w->rest[j & 1];
         if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1)) ctc_again(u, dir, j / u->group, in, other, w);
-        const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last};
+        const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last, w->states};
         ctc_advance(u, dir, b, in, out, NULL, &o, w->split, &pace);
         ctc_prune(out, w->last);
         emit(context, b);

@@ -1,11 +1,11 @@
 /* Before a CTC computation: sizes, checked labels, and what the recursion needs to know of each sample. Nothing here depends on the ISA. */
+#include "lossc.h"
+
 #include "ctc_plan.h"
 
 #include <string.h>
 
-#ifndef KEEP_BYTES
-#define KEEP_BYTES ((size_t)3 << 20)
-#endif         /* a sample whose frames take no more than this keeps them all */
+#define KEEP_BYTES ((size_t)3 << 20)         /* a sample whose frames take no more than this keeps them all */
 #define CHECKPOINT_BYTES ((size_t)32 << 20)  /* of one direction, as long as that is possible with groups of no more than 64 blocks */
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
@@ -49,6 +49,7 @@ int lf_ctc_measure(LfCtcJob *j)
 {
     CtcRegion plan = {NULL, 0};
     size_t lattice = 0;
+    int huge = j->C >= INT32_MAX / LF_CTC_FRAMES;
     j->small = j->C <= LF_CTC_SMALL_C;
     j->slab = j->N < LF_CTC_SLAB ? j->N : LF_CTC_SLAB;
     j->row_tasks = j->N ? ((j->N + j->slab - 1) / j->slab) * ((j->steps + LF_CTC_FRAMES - 1) / LF_CTC_FRAMES) : 0;
@@ -58,16 +59,17 @@ int lf_ctc_measure(LfCtcJob *j)
         LfCtcSample u;
         CtcWork w;
         CtcRegion r = {NULL, 0};
+        if (j->lengths[n] >= INT32_MAX / 4) huge = 1; /* bounds are int32_t */
         sample_shape(j, &u, n);
         take_sample(&plan, j, &u);
         ctc_take(&r, 2, sizeof(CtcWork));
         for (int d = 0; d < 2; d++)
-            ctc_layout(&r, &u, d, j->g != NULL, &w);
+            ctc_layout(&r, j, &u, d, &w);
         lattice = max_size(lattice, r.used);
     }
     j->plan_bytes = plan.used, j->lattice_bytes = lattice;
     j->row_bytes = j->small ? 0 : (size_t)j->C * sizeof(double) + (size_t)(j->C / LF_CTC_RUN + 1) * 2 * sizeof(double) + 128;
-    return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2;
+    return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2 && !huge;
 }
 
 /* Columns of the labels of direction 0, and the classes of columns. `seen` maps classes to columns, all -1 before and after. */

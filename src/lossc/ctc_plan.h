@@ -28,6 +28,7 @@ typedef struct {
     CtcStored *slot;                       /* keep: one for each block of the half; else one for each block of a group of the other's */
     uint8_t *hard;                         /* by block of the half: done by ctc_exact */
     double *column, *last, *split;         /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
+    double *states;                        /* occupancies [frame][blank, label][pair] of a block, or NULL */
 } CtcWork;
 
 /* Blocks in the first half of a direction; they are numbered j in the order in which that direction reads them. */
@@ -53,8 +54,9 @@ static inline void *ctc_take(CtcRegion *r, size_t count, size_t size)
 static inline void ctc_take_state(CtcRegion *r, const LfCtcSample *u, CtcState *s) { s->m = ctc_take(r, (size_t)u->pairs * 4, sizeof(double)); }
 
 /* Lays out direction dir; `u` needs no pointers for that. Without gradient only the states of the first half are there. */
-static inline void ctc_layout(CtcRegion *r, const LfCtcSample *u, int dir, int gradient, CtcWork *w)
+static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample *u, int dir, CtcWork *w)
 {
+    const int gradient = j->g != NULL;
     const size_t count = (size_t)ctc_half_blocks(u, dir), columns = (size_t)u->columns * LF_CTC_FRAMES;
     const size_t groups = gradient && !u->keep ? (count + (size_t)u->group - 1) / (size_t)u->group + 1 : 1;
     const size_t slots = gradient ? u->keep ? count : (size_t)u->group : 0;
@@ -74,6 +76,7 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcSample *u, int dir, int g
     }
     w->column = ctc_take(r, gradient ? columns : 0, sizeof(double));
     w->last = ctc_take(r, gradient ? (size_t)u->pairs : 0, sizeof(double));
+    w->states = gradient && j->states ? ctc_take(r, 2 * (size_t)u->pairs * LF_CTC_FRAMES, sizeof(double)) : NULL;
     w->slot = ctc_take(r, slots, sizeof *w->slot);
     for (size_t k = 0; k < slots; k++) {
         double *rows = ctc_take(r, slot_size, sizeof(double));

@@ -1,0 +1,39 @@
+#include "prelude.h"
+
+#include "ctc_job.h"
+
+#define LF_T_DOUBLE
+#include "real.h"
+#define T_CODE LF_F64
+#define T_FAR 1024.0
+#define T_SHIFT 512
+#define T_UNSHIFT 0x1p-512
+#include "vmath.h"
+#include "pack.h"
+#include "rows.h"
+#include "ctc.h"
+#undef LF_T_DOUBLE
+#undef T_CODE
+#undef T_FAR
+#undef T_SHIFT
+#undef T_UNSHIFT
+
+#define LF_T_FLOAT
+#include "real.h"
+#define T_CODE LF_F32
+#define T_FAR 220.0f
+#define T_SHIFT 64
+#define T_UNSHIFT 0x1p-64
+#include "vmath.h"
+#include "pack.h"
+#include "rows.h"
+#include "ctc.h"
+
+void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
+{
+    j->x_dtype == LF_F64 ? ctc_rows_f64(j, task, scratch) : ctc_rows_f32(j, task, scratch);
+}
+
+void LF_EXPORT(ctc_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_half(j, n, dir, memory); }
+void LF_EXPORT(ctc_loss)(const LfCtcJob *j, ptrdiff_t n, char *memory) { ctc_loss(j, n, memory); }
+void LF_EXPORT(ctc_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_rest(j, n, dir, memory); }
