@@ -75,5 +75,6 @@ def close(got, want, dtype, scale=1.0, what=""):
 def bits(array):
     """What two equal results have in common: dtype, shape and bytes, with every NaN the same."""
     array = np.asarray(array)
-    array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array) if array.dtype.name != "bfloat16" else array
+    if array.dtype.kind == "f":
+        array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
     return array.dtype, array.shape, np.ascontiguousarray(array).tobytes()

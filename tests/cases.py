@@ -197,6 +197,8 @@ CASES = [
         edges=(
             Edge("empty axis", (np.zeros((2, 0)),), np.zeros((2, 0))),
             Edge("nothing to choose from", ([-INF, -INF],), [NAN, NAN]),
+            Edge("one infinite entry takes all", ([INF, 0.0],), [1, 0]),
+            Edge("two infinite entries", ([INF, INF],), [NAN, NAN]),
             Edge("nan anywhere", ([1.0, NAN],), [NAN, NAN]),
             Edge("masked entries", ([-INF, 2.0, -INF],), [0, 1, 0]),
             Edge("one class", ([[5.0], [-1e30]],), [[1], [1]]),
@@ -215,6 +217,8 @@ CASES = [
         edges=(
             Edge("empty axis", (np.zeros((2, 0)),), np.zeros((2, 0))),
             Edge("nothing to choose from", ([-INF, -INF],), [NAN, NAN]),
+            Edge("one infinite entry takes all", ([INF, 0.0],), [0, -INF]),
+            Edge("two infinite entries", ([INF, INF],), [NAN, NAN]),
             Edge("nan anywhere", ([1.0, NAN],), [NAN, NAN]),
             Edge("masked entries", ([-INF, 2.0, -INF],), [-INF, 0, -INF]),
             Edge("one class", ([[5.0], [-1e30]],), [[0], [0]]),
@@ -386,7 +390,6 @@ CASES = [
             Edge("0 log 0", ([-1.0, -INF, -INF], [0.0, 0.0, 0.5]), [0, 0, INF], gradient=[0, 0, -0.5]),
             Edge("0 log 0, log target", ([-1.0, -INF], [-INF, -INF]), [0, 0], {"log_target": True}, gradient=[0, 0]),
             Edge("negative target", ([-1.0], [-0.5]), [NAN]),
-            Edge("equal", ([-0.6931471805599453], [0.5]), [0], exact=False),
         ),
     ),
     Case(

@@ -127,6 +127,7 @@ def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean",
 def cross_entropy_gradient(input, target):
     """Of the sum over rows of (N, C) logits, without the cancellation of p - 1: at the target it is -(1 - p)."""
     x = real(input)
+    x = x - x.max(-1, keepdims=True)  # what the logarithms below would drown in
     hot = _onehot(target, x.shape[-1])
     rest = logsumexp(np.where(hot == 1, -LD(np.inf), x))[..., None] - logsumexp(x)[..., None]
     return np.where(hot == 1, -np.exp(rest), softmax(x))
@@ -200,7 +201,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
 
 def poisson_nll_loss(input, target, *, log_input=True, full=False, eps=1e-8, reduction="mean", where=True):
     x, t = real(input), real(target)
-    loss = np.exp(x) - t * x if log_input else x - t * np.log(x + LD(eps))
+    loss = np.exp(x) - times(t, x) if log_input else x - t * np.log(x + LD(eps))
     if full:
         s = np.maximum(t, 1)
         loss = loss + np.where(t > 1, s * np.log(s) - s + np.log(2 * PI * s) / 2, LD(0))

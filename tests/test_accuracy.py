@@ -24,7 +24,7 @@ def ulps(got, want):
     with np.errstate(over="ignore"):
         rounded = want.astype(got.dtype)
     tiny = float(np.finfo(got.dtype).tiny)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs(got.astype(reference.LD) - rounded.astype(reference.LD)) / np.maximum(np.spacing(np.abs(rounded)), np.finfo(got.dtype).smallest_subnormal)
     error = np.where((got == rounded) | ((np.abs(want) < tiny) & (np.abs(got) <= tiny)), 0, error)
     assert not np.isnan(error).any(), "NaN where the result is a number"
@@ -34,9 +34,9 @@ def ulps(got, want):
 def report(what, error, most, share=None):
     error = np.asarray(error, float).ravel()
     print(f"\n{what}: worst {error.max(initial=0):.2f} ulp, {np.mean(error <= 1) * 100:.2f} % within 1", end="")
-    assert error.max(initial=0) <= most, what
+    assert error.max(initial=0) <= most, f"{what}: {error.max():.2f} ulp at worst"
     if share:
-        assert np.mean(error <= 1) >= share, what
+        assert np.mean(error <= 1) >= share, f"{what}: {np.mean(error <= 1) * 100:.2f} % within 1 ulp"
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -102,7 +102,8 @@ def test_softmax_family(regime, c):
         _core.set_isa(before)
         # where the maximum and log(sum) cancel, the ulp is the maximum's
         size = np.maximum(np.abs(lse), np.abs(x.max(1)))
-        error = np.abs(got[0].astype(reference.LD) - lse) / np.spacing(np.maximum(size, TINY).astype(np.float32))
+        with np.errstate(over="ignore"):
+            error = np.abs(got[0].astype(reference.LD) - lse) / np.spacing(np.maximum(size, TINY).astype(np.float32))
         report(f"logsumexp {regime}, C={c}, {isa}", error, 4, 0.99)
         report(f"  log_softmax {isa}", ulps(got[1], logp), 4, 0.99)
         report(f"  softmax {isa}", ulps(got[2], np.exp(logp)), 6)

@@ -73,7 +73,7 @@ def row(c, rng, **at):
     return x
 
 
-SPECIAL = [  # what, row, logsumexp, softmax (None: not stated)
+SPECIAL = [  # what, row, logsumexp, softmax
     ("all -inf", lambda c, rng: np.full(c, -INF), -INF, NAN),
     ("all lowest", lambda c, rng: np.full(c, -FLT_MAX), lambda c: -FLT_MAX, lambda c: 1 / c),
     ("all highest", lambda c, rng: np.full(c, FLT_MAX), lambda c: FLT_MAX, lambda c: 1 / c),
@@ -84,9 +84,9 @@ SPECIAL = [  # what, row, logsumexp, softmax (None: not stated)
     ("nan last", lambda c, rng: row(c, rng, last=NAN), NAN, NAN),
     ("nan among -inf", lambda c, rng: np.where(np.arange(c) == c - 1, NAN, -INF), NAN, NAN),
     ("nan and inf", lambda c, rng: row(c, rng, first=INF, last=NAN), NAN, NAN),
-    ("inf first", lambda c, rng: row(c, rng, first=INF), INF, None),
-    ("inf last", lambda c, rng: row(c, rng, last=INF), INF, None),
-    ("inf among -inf", lambda c, rng: np.where(np.arange(c) == c - 1, INF, -INF), INF, None),
+    ("inf first", lambda c, rng: row(c, rng, first=INF), INF, lambda c: np.eye(c)[0]),
+    ("inf last", lambda c, rng: row(c, rng, last=INF), INF, lambda c: np.eye(c)[-1]),
+    ("inf among -inf", lambda c, rng: np.where(np.arange(c) == c - 1, INF, -INF), INF, lambda c: np.eye(c)[-1]),
     ("all inf", lambda c, rng: np.full(c, INF), INF, NAN),
 ]
 
@@ -105,9 +105,8 @@ def test_special_rows_beside_ordinary_ones(isa, c, dtype, rng):
     for i, (what, _, value, probability) in enumerate(SPECIAL):
         value = value(c) if callable(value) else value
         np.testing.assert_allclose(lse[2 * i + 1], dtype(value), rtol=1e-6, err_msg=what)
-        if probability is not None:
-            probability = probability(c) if callable(probability) else probability
-            np.testing.assert_allclose(p[2 * i + 1], np.full(c, probability), rtol=1e-6, err_msg=what)
+        probability = probability(c) if callable(probability) else probability
+        np.testing.assert_allclose(p[2 * i + 1], np.broadcast_to(probability, c), rtol=1e-6, err_msg=what)
 
 
 @pytest.mark.parametrize("c", LENGTHS)
@@ -136,15 +135,18 @@ def test_plus_infinite_logit(isa, c, rng):
         x = rng.normal(size=(3, c)).astype(np.float32)
         x[:, k] = INF
         x[2, (k + 1) % c] = INF
-        got = F.cross_entropy(x, np.array([k, (k + 1) % c, k]), reduction="none")
-        assert got[0] == 0 and got[1] == INF and math.isnan(got[2])
+        loss, gradient = lf.value_and_grad(F.cross_entropy)(x, np.array([k, (k + 1) % c, k]), reduction="none")
+        assert loss[0] == 0 and loss[1] == INF and math.isnan(loss[2])
+        one = np.eye(c)
+        assert (gradient[0] == 0).all() and (gradient[1] == one[k] - one[(k + 1) % c]).all() and np.isnan(gradient[2]).all()
+        assert (F.softmax(x)[0] == one[k]).all() and (np.exp(F.log_softmax(x)[0]) == one[k]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_logits_of_every_magnitude(isa, dtype, rng):
     """From subnormal to the largest finite number: finite losses and gradients (or inf where the loss exceeds the range)."""
     info = np.finfo(dtype)
-    powers = np.geomspace(float(info.smallest_subnormal), float(info.max), 60)
+    powers = 2.0 ** np.linspace(np.log2(float(info.smallest_subnormal)), info.maxexp - 1, 60)
     for c in (2, 10, 65, 1000):
         x = (rng.uniform(-1, 1, (60, c)) * powers[:, None]).astype(dtype)
         y = rng.integers(0, c, 60)

@@ -124,7 +124,7 @@ WRONG_KINDS = [
     cell("where masked", TypeError, ["where", "masked"], lambda: CE(X, Y, where=np.ma.ones(3, bool))),
     cell("out a list", TypeError, ["out", "list"], lambda: CE(X, Y, reduction="none", out=[0.0] * 3)),
     cell("out a number", TypeError, ["out"], lambda: F.softmax(X, out=1.0)),
-    cell("out a masked array", TypeError, ["out", "masked"], lambda: F.softmax(X, out=np.ma.zeros((3, 4), np.float32))),
+    cell("out a masked array", TypeError, ["out", "MaskedArray"], lambda: F.softmax(X, out=np.ma.zeros((3, 4), np.float32))),
     cell("out of ints", TypeError, ["out", "int64"], lambda: F.softmax(X, out=np.zeros((3, 4), int))),
     cell("out of complex", TypeError, ["out", "complex64"], lambda: F.log_softmax(X, out=np.zeros((3, 4), np.complex64))),
     cell("out of bools", TypeError, ["out", "bool"], lambda: CE(X, Y, reduction="none", out=np.zeros(3, bool))),
@@ -187,7 +187,7 @@ WRONG_VALUES = [
     cell("where of the input's shape", ValueError, ["where", "(3,)", "(3, 4)"], lambda: CE(X, Y, where=np.ones((3, 4), bool))),
     cell("where, 3-D", ValueError, ["where", "(2, 5)", "(2, 4)"], lambda: NLL(X3, Y3, where=np.ones((2, 4), bool))),
     # options
-    *[cell(f"reduction {r!r}", ValueError, ["reduction", r, "none", "mean", "sum"], lambda r=r: CE(X, Y, reduction=r)) for r in ("foo", "batchmean", "elementwise_mean", "MEAN")],
+    *[cell(f"reduction {r!r}", ValueError, ["reduction", r, "none", "mean", "sum"], lambda r=r: CE(X, Y, reduction=r)) for r in ("foo", "batchmean", "MEAN")],
     *[cell(f"nll reduction {r!r}", ValueError, ["reduction", r, "mean"], lambda r=r: NLL(X, Y, reduction=r)) for r in ("foo", "batchmean")],
     *[cell(f"smoothing {s}", ValueError, ["label_smoothing", str(s)], lambda s=s: CE(X, Y, label_smoothing=s)) for s in (-0.1, 1.5, float("nan"), float("inf"), -1e-9)],
     cell("ignore_index with probabilities", ValueError, ["ignore_index", "0"], lambda: CE(X, P, ignore_index=0)),
@@ -211,14 +211,14 @@ WRONG_VALUES = [
     cell("out read-only", ValueError, ["out", "read-only"], lambda: F.softmax(X, out=np.broadcast_to(np.float32(0), (3, 4)))),
     cell("ce out read-only", ValueError, ["out", "read-only"], lambda: CE(X, Y, reduction="none", out=np.broadcast_to(np.float32(0), 3))),
     # gradients
-    cell("argnums out of range", ValueError, ["argnums", "9"], lambda: VG(CE, argnums=9)(X, Y)),
-    cell("argnums negative", ValueError, ["argnums", "-9"], lambda: VG(CE, argnums=-9)(X, Y)),
+    cell("argnums out of range", ValueError, ["argnums", "50"], lambda: VG(CE, argnums=50)(X, Y)),
+    cell("argnums out of range below", ValueError, ["argnums", "-50"], lambda: VG(CE, argnums=-50)(X, Y)),
+    cell("argnums of an option", ValueError, ["argnums", "size_average"], lambda: VG(CE, argnums=3)(X, Y)),
     cell("argnums unknown", ValueError, ["argnums", "logits"], lambda: VG(CE, argnums="logits")(X, Y)),
     cell("argnums unknown in a tuple", ValueError, ["argnums", "logits"], lambda: VG(CE, argnums=("input", "logits"))(X, Y)),
     cell("argnums not an array argument", ValueError, ["argnums", "reduction"], lambda: VG(CE, argnums="reduction")(X, Y)),
     cell("argnums twice", ValueError, ["argnums"], lambda: VG(CE, argnums=(0, 0))(X, Y)),
     cell("argnums twice, both ways", ValueError, ["argnums"], lambda: VG(CE, argnums=(0, "input"))(X, Y)),
-    cell("argnums empty", ValueError, ["argnums"], lambda: VG(CE, argnums=())(X, Y)),
     cell("gradient by a weight not given", ValueError, ["weight"], lambda: VG(CE, argnums="weight")(X, Y)),
     cell("grad_output too short", ValueError, ["grad_output", "(3,)", "(2,)"], lambda: VG(CE)(X, Y, reduction="none", grad_output=np.ones(2))),
     cell("grad_output for a scalar", ValueError, ["grad_output", "()", "(3,)"], lambda: VG(CE)(X, Y, grad_output=np.ones(3))),
@@ -271,7 +271,7 @@ def marked(shape, positions, value, dtype=np.int64):
     return y
 
 
-LABELS = [  # input shape, labels, ignore_index, what the message says
+LABELS = [  # input shape, labels, what the message says
     ((3, 4), marked(3, [2], 4), "target[2] = 4 is out of range for 4 classes"),
     ((3, 4), marked(3, [0], -1), "target[0] = -1 is out of range for 4 classes"),
     ((3, 4), marked(3, [1, 2], 7), "target[1] = 7 is out of range for 4 classes"),
@@ -300,17 +300,15 @@ LABELS = [  # input shape, labels, ignore_index, what the message says
 OPTIONS = [{}, {"reduction": "sum"}, {"reduction": "none"}, {"weight": True}, {"label_smoothing": 0.1}]
 
 
-@pytest.mark.parametrize("shape, y, message", LABELS)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("function", [CE, NLL])
-def test_class_index_out_of_range(isa, threads, function, shape, y, message, options):
-    """The first offending position, the same for any number of threads, with and without gradient."""
-    if function is NLL and "label_smoothing" in options:
-        pytest.skip("nll_loss has no label_smoothing")
+@pytest.mark.parametrize("shape, y, message", [pytest.param(*row, id=row[2]) for row in LABELS])
+def test_class_index_out_of_range(isa, threads, shape, y, message):
+    """The first offending position, the same for any number of threads, with every option, with and without gradient."""
     x = np.zeros(shape, np.float32)
-    options = options | ({"weight": np.ones(shape[min(1, len(shape) - 1)], np.float32)} if "weight" in options else {})
-    check(IndexError, [message, "target"], lambda: function(x, y, **options))
-    check(IndexError, [message, "target"], lambda: VG(function)(x, y, **options))
+    weight = np.ones(shape[min(1, len(shape) - 1)], np.float32)
+    for function, options in [(CE, o) for o in OPTIONS] + [(NLL, o) for o in OPTIONS[:4]]:
+        options = options | ({"weight": weight} if "weight" in options else {})
+        check(IndexError, [message, "target"], lambda: function(x, y, **options))  # noqa: B023
+        check(IndexError, [message, "target"], lambda: VG(function)(x, y, **options))  # noqa: B023
 
 
 def test_class_index_positions_in_any_layout():
@@ -396,7 +394,7 @@ OVERLAPS = [
 def test_overlapping_outputs_are_refused(name, call):
     a, b, memory = overlapping()
     before = memory.copy()
-    check(ValueError, [name, "overlap"], lambda: call(a, b))
+    check(ValueError, [name, "overlaps"], lambda: call(a, b))
     assert (memory == before).all()
 
 
@@ -426,7 +424,7 @@ def test_elementwise_shapes(case):
     check(ValueError, ["where", "(3, 5)"], lambda: function(*args, where=bad == 0))
     check(ValueError, ["reduction", "foo"], lambda: function(*args, reduction="foo"))
     out = args[0].copy()
-    check(ValueError, ["grad_out", "overlap"], lambda: VG(function)(out[:2], *[a[:2] for a in args[1:]], grad_out=out[1:]))
+    check(ValueError, ["grad_out", "overlaps"], lambda: VG(function)(out[:2], *[a[:2] for a in args[1:]], grad_out=out[1:]))
     for name in wanted(case, 0, (3, 4)):
         check(ValueError, ["grad_out", "(3, 4)", "(2,)"], lambda name=name: VG(function, argnums=name)(*args, grad_out=np.zeros(2, np.float32)))
 
