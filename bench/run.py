@@ -187,7 +187,8 @@ def machine(n: int) -> dict:
 
 # ---- tables ----------------------------------------------------------------------------------------------
 
-COLUMNS = "row", "ratio", "goal", "", "time", "peer", "best", "GB/s", "of roof", "also"
+COLUMNS = "row", "ratio", "best ratio", "goal", "", "time", "peer", "best", "GB/s", "of roof", "also"
+LEFT = 0, len(COLUMNS) - 1  # the columns that are words
 
 
 def duration(seconds: float | None) -> str:
@@ -210,7 +211,8 @@ def cells(r: Result) -> list[str]:
     also = [f"{name} {times(x)}" for name, x in r.ratio.items() if name != row.against]
     if row.against != "torch":
         also.insert(0, f"against {row.against}")
-    return [row.name, times(r.ratio.get(row.against)), goal, r.verdict, duration(r.median.get("lossfast")), duration(peer),
+    bests = times(r.best[row.against] / best) if row.against in r.ratio else ""
+    return [row.name, times(r.ratio.get(row.against)), bests, goal, r.verdict, duration(r.median.get("lossfast")), duration(peer),
             duration(best), f"{r.moved / best / 1e9:.1f}" if best and r.moved >= CACHE else "",
             "" if r.fraction is None else f"{r.fraction:.0%}", "; ".join(also + [r.note] * bool(r.note))]
 
@@ -221,10 +223,10 @@ def table(results: list[Result], markdown: bool) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(row):
-        fields = [f"{c:<{w}}" if i in (0, 9) else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        fields = [f"{c:<{w}}" if i in LEFT else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return f"| {' | '.join(fields)} |" if markdown else "  ".join(fields).rstrip()
 
-    rule = [("-" * w if i in (0, 9) else "-" * (w - 1) + ":") if markdown else "-" * w for i, w in enumerate(widths)]
+    rule = [("-" * w if i in LEFT else "-" * (w - 1) + ":") if markdown else "-" * w for i, w in enumerate(widths)]
     if markdown:
         rule = [r if len(r) > 1 else "-:" for r in rule]
     return "\n".join(map(line, [lines[0], rule, *lines[1:]]))
@@ -243,7 +245,7 @@ def summary(results: list[Result]) -> str:
     verdicts = [r.verdict for r in results]
     missed = [r for r in results if r.verdict == "MISS"]
     text = [f"{verdicts.count('pass')} of {verdicts.count('pass') + len(missed)} goals reached"]
-    text += [f"  missed: {name}  {ratio} of {goal}  {roof}".rstrip() for name, ratio, goal, *_, roof, _ in map(cells, missed)]
+    text += [f"  missed: {name}  {ratio} of {goal}  {roof}".rstrip() for name, ratio, _, goal, *_, roof, _ in map(cells, missed)]
     return "\n".join(text)
 
 
