@@ -123,6 +123,7 @@ class Case:
     kind: str = "elementwise"  # or "class" (class axis), "row" (last axis), "axis" (softmax and its like)
     reductions: tuple = ("none", "mean", "sum")  # () for a primitive
     algebraic: bool = False  # only + - * / max abs: held to 1 ulp
+    hessian: bool = False  # has a second derivative by the first argument: value_grad_hess
     edges: tuple = ()
 
     @property
@@ -275,6 +276,7 @@ CASES = [
         ),
         ("input", "target", "weight"),
         kind="class",
+        hessian=True,
         edges=(
             Edge("target below every other", ([[-INF, 0.0]], [0]), [INF], gradient=[[-1, 1]]),
             Edge("masked class", ([[-INF, 1.0]], [1]), [0], gradient=[[0, 0]]),
@@ -329,6 +331,7 @@ CASES = [
         ({}, {"weight": positive}),
         ("input", "target", "weight"),
         algebraic=True,
+        hessian=True,
         edges=(Edge("ends", ([1.0, INF, NAN, 3.0], [1.0, 0.0, 0.0, 1.0]), [0, INF, NAN, 4], gradient=[0, INF, NAN, 4]),),
     ),
     Case(
@@ -338,6 +341,7 @@ CASES = [
         ({}, {"delta": 0.5}, {"delta": 2.0, "weight": positive}, {"delta": INF}),
         ("input", "target", "weight"),
         algebraic=True,
+        hessian=True,
         edges=(
             Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN],) + ([0.0] * 5,), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
             Edge("infinite delta", ([3.0], [1.0]), [2], {"delta": INF}, gradient=[2]),
@@ -373,6 +377,7 @@ CASES = [
         {"input": normal, "target": unit},
         ({}, {"target": binary}, {"weight": positive}, {"pos_weight": positive}, {"weight": per_last, "pos_weight": per_last}),
         ("input", "target", "weight", "pos_weight"),
+        hessian=True,
         edges=(
             Edge("the limits at infinity", ([INF, INF, -INF, -INF, NAN], [1.0, 0.0, 1.0, 0.0, 1.0]), [0, INF, INF, 0, NAN], gradient=[0, 1, -1, 0, NAN]),
             Edge("huge", ([1e30, 1e30, -1e30, -1e30], [1.0, 0.0, 1.0, 0.0]), [0, 1e30, 1e30, 0], gradient=[0, 1, -1, 0], exact=False),
@@ -414,6 +419,7 @@ CASES = [
             {"input": positive, "target": positive, "log_input": False, "full": True, "eps": 1e-3},
         ),
         ("input", "target"),
+        hessian=True,
         edges=(
             Edge("overflow", ([1e30, -INF], [1.0, 0.0]), [INF, 0]),
             Edge("Stirling only above 1", ([0.0, 0.0, 0.0], [0.5, 1.0, 2.0]), [1, 1, 2 * np.log(2) - 1 + 0.5 * np.log(4 * np.pi)], {"full": True}, exact=False),
@@ -435,6 +441,97 @@ CASES = [
         ({}, {"margin": 0.5}),
         ("input1", "input2"),
         algebraic=True,
+    ),
+    # elementwise losses beyond torch.nn
+    Case(
+        "sigmoid_focal_loss",
+        "SigmoidFocalLoss",
+        {"input": normal, "target": binary},
+        ({}, {"alpha": -1.0, "gamma": 1.5}, {"gamma": 0.0, "weight": positive}, {"target": unit, "alpha": 0.6}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(Edge("ends", ([INF, -INF, INF, -INF, NAN], [1.0, 0.0, 0.0, 1.0, 1.0]), [0, 0, INF, INF, NAN]),),
+    ),
+    Case(
+        "js_div",
+        "JSDivLoss",
+        {"input": unit, "target": unit},
+        ({}, {"input": log_unit, "target": log_unit, "log": True}),
+        ("input", "target"),
+        reductions=("none", "mean", "sum", "batchmean"),
+        edges=(
+            Edge("0 log 0", ([0.0, 0.0, 0.5], [0.0, 0.5, 0.0]), [0, 0.25 * np.log(2), 0.25 * np.log(2)], exact=False),
+            Edge("equal", ([0.3, 1.0], [0.3, 1.0]), [0, 0], gradient=[0, 0]),
+            Edge("nan", ([NAN, -0.5], [0.5, 0.5]), [NAN, NAN]),
+        ),
+    ),
+    Case("hinge_loss", "HingeLoss", {"input": normal, "target": sign}, ({}, {"weight": positive}), ("input", "weight"), algebraic=True),
+    Case("squared_hinge_loss", "SquaredHingeLoss", {"input": normal, "target": sign}, ({}, {"weight": positive}), ("input", "weight"), algebraic=True, hessian=True),
+    Case(
+        "quantile_loss",
+        "QuantileLoss",
+        {"input": normal, "target": normal},
+        ({}, {"q": 0.9}, {"q": 0.1, "weight": positive}, {"q": 1.0}),
+        ("input", "target", "weight"),
+        algebraic=True,
+        hessian=True,
+        edges=(Edge("sides and ends", ([1.0, 2.0, 0.0, INF, NAN], [1.0] * 5), [0, 0.75, 0.25, INF, NAN], {"q": 0.25}, gradient=[0, 0.75, -0.25, 0.75, NAN]),),
+    ),
+    Case(
+        "log_cosh_loss",
+        "LogCoshLoss",
+        {"input": normal, "target": normal},
+        ({}, {"weight": positive}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(
+            Edge("ends", ([0.0, INF, -INF, NAN], [0.0] * 4), [0, INF, INF, NAN], gradient=[0, 1, -1, NAN]),
+            Edge("near and far", ([1e-4, 1000.0], [0.0, 0.0]), [5e-9 * (1 - 1e-8 / 6), 1000 - np.log(2)], exact=False),
+        ),
+    ),
+    Case(
+        "gamma_nll_loss",
+        "GammaNLLLoss",
+        {"input": normal, "target": positive},
+        ({}, {"weight": positive}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(Edge("ends", ([INF, -INF, 0.0, NAN], [1.0, 1.0, 0.0, 1.0]), [INF, INF, 0, NAN]),),
+    ),
+    Case(
+        "tweedie_nll_loss",
+        "TweedieNLLLoss",
+        {"input": normal, "target": positive},
+        ({}, {"power": 1.2, "weight": positive}, {"power": 1}, {"power": 2}, {"power": 3.0}, {"power": 0}),
+        ("input", "target", "weight"),
+        hessian=True,
+    ),
+    Case(
+        "poisson_deviance",
+        "PoissonDeviance",
+        {"input": positive, "target": positive},
+        ({}, {"weight": positive}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(Edge("nothing observed", ([1.5], [0.0]), [3], gradient=[2]), Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0])),
+    ),
+    Case(
+        "gamma_deviance",
+        "GammaDeviance",
+        {"input": positive, "target": positive},
+        ({}, {"weight": positive}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),),
+    ),
+    Case(
+        "tweedie_deviance",
+        "TweedieDeviance",
+        {"input": positive, "target": positive},
+        ({}, {"power": 1.2, "weight": positive}, {"power": 1}, {"power": 2}, {"power": 3.0}, {"power": 0}),
+        ("input", "target", "weight"),
+        hessian=True,
+        edges=(Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),),
     ),
     # losses over the last axis
     Case("multilabel_soft_margin_loss", "MultiLabelSoftMarginLoss", {"input": normal, "target": binary}, ({}, {"weight": per_last}), kind="row"),

@@ -271,12 +271,79 @@ def triplet_margin_with_distance_loss(anchor, positive, negative, *, distance_fu
 # ---- beyond torch.nn ------------------------------------------------------------------------------------------------
 
 
-def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, reduction="none", where=True):
-    """Lin et al. 2017, torchvision's parameters: alpha_t (1 - p_t)^gamma BCE; a negative alpha means none."""
+def sigmoid_focal_loss(input, target, *, alpha=0.25, gamma=2.0, weight=1, reduction="none", where=True):
+    """Lin et al. 2017 with torchvision's parameters: alpha_t (1 - p_t)^gamma BCE; a negative alpha means none."""
     x, y = real(input), real(target)
     miss = y * sigmoid(-x) + (1 - y) * sigmoid(x)
     a = y * LD(alpha) + (1 - y) * (1 - LD(alpha)) if alpha >= 0 else LD(1)
-    return reduced(a * miss ** LD(gamma) * (y * softplus(-x) + (1 - y) * softplus(x)), reduction, where)
+    return reduced(real(weight) * a * times(miss ** LD(gamma), times(y, softplus(-x)) + times(1 - y, softplus(x))), reduction, where)
+
+
+def js_div(input, target, *, log=False, reduction="batchmean", where=True):
+    """Lin 1991: half the divergences from the middle."""
+    x, y = (np.exp(real(input)), np.exp(real(target))) if log else (real(input), real(target))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = (times(x, np.log(2 * x / (x + y))) + times(y, np.log(2 * y / (x + y)))) / 2
+    if reduction == "batchmean":
+        return reduced(loss, "sum", where) / (len(x) if x.ndim else 1)
+    return reduced(loss, reduction, where)
+
+
+def hinge_loss(input, target, *, weight=1, reduction="mean", where=True):
+    return reduced(real(weight) * np.maximum(0, 1 - real(target) * real(input)), reduction, where)
+
+
+def squared_hinge_loss(input, target, *, weight=1, reduction="mean", where=True):
+    return reduced(real(weight) * np.maximum(0, 1 - real(target) * real(input)) ** 2, reduction, where)
+
+
+def quantile_loss(input, target, *, q=0.5, weight=1, reduction="mean", where=True):
+    """Koenker and Bassett 1978, scikit-learn's mean_pinball_loss."""
+    d, w = real(target) - real(input), real(weight)
+    return reduced(w * np.maximum(LD(q) * d, (LD(q) - 1) * d), reduction, where, w)
+
+
+def log_cosh_loss(input, target, *, weight=1, reduction="mean", where=True):
+    """log cosh d = log(1 + 2 sinh(d/2)^2); Keras' LogCosh."""
+    d, w = real(input) - real(target), real(weight)
+    near = np.log1p(2 * np.sinh(np.clip(d, -1, 1) / 2) ** 2)
+    far = np.abs(d) + np.log1p(np.exp(-2 * np.abs(d))) - np.log(LD(2))
+    return reduced(w * np.where(np.abs(d) < 1, near, far), reduction, where, w)
+
+
+def gamma_nll_loss(input, target, *, weight=1, reduction="mean", where=True):
+    """scikit-learn's HalfGammaLoss less its constants: the mean is exp(input)."""
+    x, w = real(input), real(weight)
+    return reduced(w * (x + real(target) * np.exp(-x)), reduction, where, w)
+
+
+def tweedie_nll_loss(input, target, *, power=1.5, weight=1, reduction="mean", where=True):
+    """scikit-learn's HalfTweedieLoss less its constants: the mean is exp(input); Poisson and Gamma at 1 and 2."""
+    x, t, w, p = real(input), real(target), real(weight), LD(power)
+    first = -t * x if p == 1 else -t * np.exp((1 - p) * x) / (1 - p)
+    second = x if p == 2 else np.exp((2 - p) * x) / (2 - p)
+    return reduced(w * (first + second), reduction, where, w)
+
+
+def poisson_deviance(input, target, *, weight=1, reduction="mean", where=True):
+    return tweedie_deviance(input, target, power=1, weight=weight, reduction=reduction, where=where)
+
+
+def gamma_deviance(input, target, *, weight=1, reduction="mean", where=True):
+    return tweedie_deviance(input, target, power=2, weight=weight, reduction=reduction, where=where)
+
+
+def tweedie_deviance(input, target, *, power=1.5, weight=1, reduction="mean", where=True):
+    """scikit-learn's mean_tweedie_deviance: of the mean `input` from the observation `target`."""
+    x, t, w, p = real(input), real(target), real(weight), LD(power)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if p == 1:
+            half = times(t, np.log(t / x)) + x - t
+        elif p == 2:
+            half = np.log(x / t) + t / x - 1
+        else:
+            half = np.maximum(t, 0) ** (2 - p) / ((1 - p) * (2 - p)) - t * x ** (1 - p) / (1 - p) + x ** (2 - p) / (2 - p)
+    return reduced(2 * w * half, reduction, where, w)
 
 
 # ---- derivatives ----------------------------------------------------------------------------------------------------
@@ -296,6 +363,22 @@ def central(f, x, step=LD(5e-4)):
         x[i] = x0
         g[i] = (at[-2] - 8 * at[-1] + 8 * at[1] - at[2]) / (12 * h)
     return g
+
+
+def second(f, x, step=LD(2e-3)):
+    """Diagonal of the Hessian of the scalar function f at x, likewise; error about 1e-11."""
+    x = real(x).copy()
+    h2, middle = np.empty_like(x), f(x)
+    for i in np.ndindex(x.shape):
+        x0 = x[i]
+        h = step * min(LD(1), abs(x0) or LD(1))
+        at = {}
+        for k in (-2, -1, 1, 2):
+            x[i] = x0 + k * h
+            at[k] = f(x)
+        x[i] = x0
+        h2[i] = (16 * (at[1] + at[-1]) - (at[2] + at[-2]) - 30 * middle) / (12 * h * h)
+    return h2
 
 
 # ---- mpmath: a second, unrelated arithmetic for one row -------------------------------------------------------------

@@ -140,6 +140,55 @@ def test_upstream_gradient_scales(case):
         assert bits(got) == bits(want)
 
 
+# ---- the diagonal of the Hessian ------------------------------------------------------------------------------------
+
+HESSIANS = [p for p in EVERY_OPTION if p.values[0].hessian]
+
+
+@pytest.mark.parametrize("case, option", HESSIANS)
+def test_hessian_is_the_second_derivative(isa, case, option):
+    for shape in SMALL[case.kind]:
+        args, keywords = draw(case, option, shape)
+        for reduction in reductions(case):
+            v = upstream(case, call(case, args, keywords | reduction))
+            value, gradient, hessian = lf.value_grad_hess(getattr(F, case.function))(*args, **keywords, **reduction, grad_output=v)
+            want_value, want_gradient = lf.value_and_grad(getattr(F, case.function))(*args, **keywords, **reduction, grad_output=v)
+            assert bits(value) == bits(want_value) and bits(gradient) == bits(want_gradient)
+            want = second_derivative(case, option, shape, **reduction)
+            np.testing.assert_allclose(hessian, want, rtol=1e-8, atol=1e-8 * max(1, np.abs(want).max(initial=0)), err_msg=f"{shape} {reduction}")
+
+
+@functools.cache
+def second_derivative(case, option, shape, reduction=None):
+    args, keywords = draw(case, option, shape)
+    keywords = keywords | ({"reduction": reduction} if reduction else {})
+    function = getattr(reference, case.function)
+    v = upstream(case, function(*args, **keywords))
+    want = reference.second(lambda x: (v * function(x, *args[1:], **keywords)).sum(), args[0]).astype(float)
+    return want if np.isfinite(want).all() else np.zeros_like(want)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("case, option", HESSIANS)
+def test_hessian_of_other_dtypes(isa, case, option, dtype):
+    for shape in case.shapes[:8]:
+        args, keywords = draw(case, option, shape, dtype)
+        exact_args = [a.astype(float) if a.dtype == DTYPES[dtype] else a for a in args]
+        exact_keywords = {k: (a.astype(float) if getattr(a, "dtype", None) == DTYPES[dtype] else a) for k, a in keywords.items()}
+        want = lf.value_grad_hess(getattr(F, case.function))(*exact_args, **exact_keywords, reduction="sum")[2]
+        given = np.empty_like(args[0]), np.empty_like(args[0])
+        _, gradient, hessian = lf.value_grad_hess(getattr(F, case.function))(*args, **keywords, reduction="sum", grad_out=given)
+        assert gradient is given[0] and hessian is given[1] and hessian.dtype == DTYPES[dtype]
+        eps = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-19}[dtype]
+        np.testing.assert_allclose(hessian.astype(float), want, rtol=eps, atol=max(eps * max(1, np.abs(want).max(initial=0)), 6e-8), err_msg=shape)
+
+
+def test_losses_without_a_hessian_say_so():
+    for function in (F.softmax, F.nll_loss):
+        with pytest.raises((TypeError, ValueError)):
+            lf.value_grad_hess(function)(np.zeros((3, 4)), *([np.zeros(3, int)] if function is F.nll_loss else []))
+
+
 # ---- broadcasting: the gradient by a smaller argument is summed over what it was spread over ------------------------
 
 BROADCAST = [
