@@ -37,3 +37,5 @@ void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 void LF_EXPORT(ctc_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_half(j, n, dir, memory); }
 void LF_EXPORT(ctc_loss)(const LfCtcJob *j, ptrdiff_t n, char *memory) { ctc_loss(j, n, memory); }
 void LF_EXPORT(ctc_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_rest(j, n, dir, memory); }
+void LF_EXPORT(ctc_align_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_half(j, n, dir, memory); }
+void LF_EXPORT(ctc_align_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_rest(j, n, dir, memory); }

@@ -1,7 +1,7 @@
 /* CTC loss and gradient: from rows of logits or log-probabilities to emissions, and from occupancies to rows of gradient.
  *
- * A frame's emissions are its probabilities over a factor that is taken out, exp(x - M): M is the largest entry of the row (small C) or of the
- * label columns (large C). `shift` holds -log of the factor, so that
+ * A frame's emissions are its probabilities over a factor that is taken out, exp(x - M): M is the largest entry of the row (small C, logits) or of
+ * the label columns. `shift` holds -log of the factor, so that
  *     loss = sum of shift - log Z        probability = emission * ratio        gradient = (probability - occupancy) * scale
  * where the probability is subtracted only if x are logits. Emissions are taken in double, also for float x. log-softmax is
  * M + log1p(S) with S the sum over all but one maximal element, so that nearly certain frames keep their relative accuracy.
@@ -11,27 +11,38 @@
  * probability is known in double, are written over.
  */
 
-#include "ctc_lattice.h"
-
-#define F LF_CTC_FRAMES
-
 #ifdef LF_T_DOUBLE
 
-/* Emission of an entry d = x - M below the factor; what a double does not hold is kept as logarithm (see ctc_lattice.h). */
-static inline double ctc_emission(double d)
-{
-    const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d, e = lf_exp_neg_f64(d);
-    return d < -700 ? low : e;
-}
+#include "ctc_lattice.h"
+#include "ctc_align.h"
 
-/* Eight entries of a column, below their frames' factors, in place; `rough` where one is not a positive double. */
-static inline void ctc_emit_column(double *restrict q, const double *restrict M, double *restrict rough, int used)
+/* Entries of eight frames, columns 0 .. count, become emissions below the factors M of the frames; `used` (or all, if NULL): columns of labels.
+ * rough: whether one of those is not a positive double. For logits also the sum of exp(x - M) over elements other than M, and how many are M;
+ * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h); for an alignment all are.
+ * Column `count` is that of padding, never emitted. */
+static inline void ctc_emit(double *restrict q, ptrdiff_t count, const int32_t *used, const double *M, const int logits, const int path,
+                            double *rest_, double *ties_, double *rough_)
 {
+    double rest[F] = {0}, ties[F] = {0}, rough[F] = {0};
+    for (ptrdiff_t c = 0; c < count; c++) {
+        const double label = used ? used[c] : 1;
 #pragma omp simd
-    for (int l = 0; l < F; l++) {
-        q[l] = ctc_emission(q[l] - M[l]);
-        rough[l] = used && !(q[l] > 0) ? 1 : rough[l];
+        for (int l = 0; l < F; l++) {
+            const double x = q[c * F + l], d = x - M[l], e = path && !logits ? 0 : lf_exp_neg_f64(d);
+            const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d;
+            if (logits) {
+                rest[l] += lf_real_f64(lf_bits_f64(e) & -(uint64_t)(d != 0)); /* a selection would make gcc branch around e */
+                ties[l] += d == 0 ? 1 : 0;
+            } else {
+                ties[l] += x != x ? label : 0;
+            }
+            const double p = d < -700 ? low : e;
+            rough[l] += p > 0 ? 0 : label;
+            q[c * F + l] = !path ? p : x > -INFINITY ? d : -INFINITY;
+        }
     }
+    for (int l = 0; l < F; l++)
+        rest_[l] = rest[l], ties_[l] = ties[l], rough_[l] = rough[l], q[count * F + l] = path ? -INFINITY : 0;
 }
 
 static int ctc_has_rough(const double *rough, ptrdiff_t frames)
@@ -53,38 +64,37 @@ static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t
 static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
 {
     const ptrdiff_t C = j->C, t = b * F, frames = u->steps - t < F ? u->steps - t : F;
-    double *q = u->q + t * u->columns, M[F], rest[F], ties[F], rough[F] = {0};
+    double *q = u->q + t * u->columns, M[F], rest[F], ties[F], rough[F];
     ptrdiff_t off[F];
     ctc_offsets(off, j->x_t, t, frames);
     lf_load_tile_f64(q, j->x + n * j->x_n, j->x_dtype, off, j->x_c, F, C);
     for (int l = 0; l < F; l++)
-        M[l] = -INFINITY, rest[l] = ties[l] = 0;
+        M[l] = -INFINITY;
     for (ptrdiff_t c = 0; c < C; c++)
+        if (j->from_logits || u->classes[c]) {
 #pragma omp simd
-        for (int l = 0; l < F; l++)
-            M[l] = q[c * F + l] > M[l] ? q[c * F + l] : M[l];
-    for (ptrdiff_t c = 0; c < C; c++) {
-        double *x = q + c * F;
-#pragma omp simd
-        for (int l = 0; l < F; l++) {
-            const double d = x[l] - M[l], e = lf_exp_neg_f64(d);
-            ties[l] += d == 0 ? 1 : 0;
-            rest[l] += d == 0 ? 0 : e;
-        }
-        if (!j->from_logits && u->classes[c])
             for (int l = 0; l < F; l++)
-                ties[l] = x[l] != x[l] ? NAN : ties[l];
-        ctc_emit_column(x, M, rough, u->classes[c]);
+                M[l] = q[c * F + l] > M[l] ? q[c * F + l] : M[l];
+        }
+    if (j->path) {
+        if (j->from_logits) ctc_emit(q, C, u->classes, M, 1, 1, rest, ties, rough);
+        else ctc_emit(q, C, u->classes, M, 0, 1, rest, ties, rough);
+    } else {
+        if (j->from_logits) ctc_emit(q, C, u->classes, M, 1, 0, rest, ties, rough);
+        else ctc_emit(q, C, u->classes, M, 0, 0, rest, ties, rough);
     }
+    double delta[F];
+#pragma omp simd
     for (int l = 0; l < F; l++) {
-        q[C * F + l] = 0;
-        if (l >= frames) continue;
+        rest[l] += ties[l] - 1;
+        delta[l] = lf_log1p_f64(rest[l]);
+    }
+    for (int l = 0; l < frames; l++) {
         if (j->from_logits) {
-            const double s = rest[l] + (ties[l] - 1);
-            u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? lf_log1p_f64(s) : NAN;
-            u->ratio[t + l] = 1 / (1 + s);
+            u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? delta[l] : NAN;
+            u->ratio[t + l] = 1 / (1 + rest[l]);
         } else {
-            u->shift[t + l] = M[l] < INFINITY ? ties[l] != ties[l] ? NAN : M[l] > -INFINITY ? -M[l] : 0 : NAN;
+            u->shift[t + l] = ties[l] > 0 || !(M[l] < INFINITY) ? NAN : M[l] > -INFINITY ? -M[l] : 0;
         }
     }
     u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
@@ -112,26 +122,21 @@ static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, d
 static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const double *M, const double *S)
 {
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
-    double *q = u->q + t * u->columns, mu[F], rough[F] = {0}, nan[F] = {0};
+    double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
     for (int l = 0; l < F; l++)
         mu[l] = -INFINITY;
     for (ptrdiff_t c = 0; c < zero; c++)
 #pragma omp simd
-        for (int l = 0; l < F; l++) {
-            const double x = q[c * F + l];
-            mu[l] = x > mu[l] ? x : mu[l];
-            nan[l] = x != x ? x : nan[l];
-        }
+        for (int l = 0; l < F; l++)
+            mu[l] = q[c * F + l] > mu[l] ? q[c * F + l] : mu[l];
     for (int l = 0; l < F; l++)
         mu[l] = mu[l] > -INFINITY ? mu[l] : 0;
-    for (ptrdiff_t c = 0; c < zero; c++)
-        ctc_emit_column(q + c * F, mu, rough, 1);
-    for (int l = 0; l < F; l++) {
-        q[zero * F + l] = 0;
-        if (l >= frames) continue;
-        u->shift[t + l] = nan[l] + (mu[l] < INFINITY ? -mu[l] : NAN);
+    if (j->path) ctc_emit(q, zero, NULL, mu, 0, 1, rest, nan, rough);
+    else ctc_emit(q, zero, NULL, mu, 0, 0, rest, nan, rough);
+    for (int l = 0; l < frames; l++) {
+        u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
         if (j->from_logits) {
-            u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? nan[l] + ((M[l] - mu[l]) + lf_log1p_f64(S[l])) : NAN;
+            u->shift[t + l] = nan[l] == 0 && M[l] > -INFINITY && M[l] < INFINITY ? (M[l] - mu[l]) + lf_log1p_f64(S[l]) : NAN;
             u->ratio[t + l] = lf_exp_f64(mu[l] - M[l]) / (1 + S[l]);
         }
     }
@@ -173,7 +178,7 @@ static void ctc_short_gradient(void *context, ptrdiff_t b)
     for (ptrdiff_t c = 0; c < j->C; c++)
 #pragma omp simd
         for (int l = 0; l < F; l++) {
-            const double p = q[c * F + l] > 0 ? q[c * F + l] : 0;
+            const double p = q[c * F + l] > 0 && ratio[l] > 0 ? q[c * F + l] : 0;
             g[c * F + l] = (p * ratio[l] - g[c * F + l]) * scale;
         }
     ctc_offsets(off, j->g_t, t, frames);
@@ -253,7 +258,9 @@ static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
     double e = 0, z = 0;
     if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e);
     const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
-    j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : j->from_logits && loss < 0 ? 0 : loss;
+    const double eps = j->x_dtype == LF_F16 ? 0x1p-10 : j->x_dtype == LF_BF16 ? 0x1p-7 : j->x_dtype == LF_F32 ? 0x1p-23 : 0x1p-52;
+    const double noise = j->from_logits ? INFINITY : 16 * eps * (double)u->steps;   /* of normalised log-probabilities: not below 0 */
+    j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : loss < 0 && loss > -noise ? 0 : loss;
 }
 
 static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
@@ -271,6 +278,50 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
     }
     if (dir == 0) ctc_fill(j, n, u->steps, j->steps, 0);
     if (j->stream) lf_store_fence();
+}
+
+/* Alignments: the halves, then the path from the middle to both ends. */
+static CtcTrace *ctc_traces(const LfCtcJob *j, const LfCtcSample *u, int dir, char *memory)
+{
+    CtcTrace *work = (CtcTrace *)memory, other;
+    CtcRegion r = {NULL, 0};
+    (void)j;
+    ctc_take(&r, 2, sizeof(CtcTrace));
+    if (dir) ctc_trace_layout(&r, u, 0, &other);
+    r.base = memory;
+    ctc_trace_layout(&r, u, dir, &work[dir]);
+    return work;
+}
+
+static void ctc_align_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
+{
+    const LfCtcSample *u = &j->sample[n];
+    if (u->status == LF_CTC_READY) ctc_best_half(u, dir, &ctc_traces(j, u, dir, memory)[dir]);
+}
+
+static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
+{
+    const LfCtcSample *u = &j->sample[n];
+    CtcTrace *w = (CtcTrace *)memory;
+    int32_t *path = j->path + n * j->steps;
+    double *score = j->score + n * j->steps, best = -INFINITY;
+    const ptrdiff_t middle = u->half * F, from = dir ? middle : 0, to = dir ? u->steps : middle;
+    ptrdiff_t pair[2] = {0, 0};
+    int label[2] = {0, 0};
+    if (u->status == LF_CTC_READY) best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label);
+    if (best > -INFINITY) ctc_trace(u, dir, &w[dir], pair[dir], label[dir], path);
+    for (ptrdiff_t t = from; t < to; t++) {
+        if (best > -INFINITY) {
+            const ptrdiff_t column = path[t] % 2 ? u->column[0][path[t] / 2] : u->blank * F;
+            score[t] = u->q[t / F * u->columns * F + column + t % F] - u->shift[t];
+        } else {
+            path[t] = -1, score[t] = -INFINITY;
+        }
+    }
+    if (dir) return;
+    for (ptrdiff_t t = u->steps; t < j->steps; t++)
+        path[t] = -1, score[t] = 0;
+    j->loss[n] = best > -INFINITY ? ctc_shift(u) - best : INFINITY;
 }
 
 #endif
@@ -398,5 +449,3 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
         if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY) ctc_columns(j, &j->sample[n], b, M[n - first], S[n - first]);
     if (j->stream) lf_store_fence();
 }
-
-#undef F

@@ -6,6 +6,8 @@
  *     ctc_half(job, n, d, memory)   n < N, d < 2: forward (0) and backward (1) half of the lattice
  *     ctc_rest(job, n, d, memory)   the other halves, with the gradient; without gradient this is not called
  *     ctc_loss(job, n, memory)
+ * and for alignments (path != NULL), in place of all but the rows:
+ *     ctc_align_half(job, n, d, memory)   then   ctc_align_rest(job, n, d, memory)
  * `memory` is lattice_bytes long, one for each n; a single thread may do all of one sample and use the same memory for the next.
  * Results depend on the job only, not on who does which task.
  */
@@ -55,6 +57,8 @@ typedef struct {
     const double *scale;              /* per sample: factor of its gradient */
     double *loss;                     /* per sample */
     int32_t *labels;                  /* all samples' ids, one after the other */
+    int32_t *path;                    /* alignment: state 2 i (blank i) or 2 i + 1 (label i) of each frame, [N][steps]; -1 where there is none */
+    double *score;                    /* with it: log-probabilities along the path, [N][steps] */
 
     /* from here on: lf_ctc_measure() and lf_ctc_plan() */
     int small;

@@ -475,11 +475,4 @@ static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const Ctc
     }
 }
 
-#undef LANES
-#undef INLINE
-#undef EMPTY
-#undef SLOPE
-#undef TINY
-#undef MAX_SCALE
-#undef F
 #endif

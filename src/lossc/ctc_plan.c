@@ -58,13 +58,16 @@ int lf_ctc_measure(LfCtcJob *j)
     for (ptrdiff_t n = 0; n < j->N; n++) {
         LfCtcSample u;
         CtcWork w;
+        CtcTrace t;
         CtcRegion r = {NULL, 0};
         if (j->lengths[n] >= INT32_MAX / 4) huge = 1; /* bounds are int32_t */
         sample_shape(j, &u, n);
         take_sample(&plan, j, &u);
-        ctc_take(&r, 2, sizeof(CtcWork));
-        for (int d = 0; d < 2; d++)
-            ctc_layout(&r, j, &u, d, &w);
+        ctc_take(&r, 2, j->path ? sizeof(CtcTrace) : sizeof(CtcWork));
+        for (int d = 0; d < 2; d++) {
+            if (j->path) ctc_trace_layout(&r, &u, d, &t);
+            else ctc_layout(&r, j, &u, d, &w);
+        }
         lattice = max_size(lattice, r.used);
     }
     j->plan_bytes = plan.used, j->lattice_bytes = lattice;

@@ -31,6 +31,14 @@ typedef struct {
     double *states;                        /* occupancies [frame][blank, label][pair] of a block, or NULL */
 } CtcWork;
 
+/* The same for an alignment. */
+#define CTC_TRACE_GROUP 4   /* blocks between two checkpoints */
+typedef struct {
+    CtcState half[2], again[2], end;   /* again: of groups computed once more */
+    CtcState *checkpoint;
+    CtcStored slot[CTC_TRACE_GROUP];
+} CtcTrace;
+
 /* Blocks in the first half of a direction; they are numbered j in the order in which that direction reads them. */
 static inline ptrdiff_t ctc_half_blocks(const LfCtcSample *u, int dir) { return dir ? u->blocks - u->half : u->half; }
 static inline ptrdiff_t ctc_block(const LfCtcSample *u, int dir, ptrdiff_t j) { return dir ? u->blocks - 1 - j : j; }
@@ -71,8 +79,8 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
     w->split = ctc_take(r, 2 * columns, sizeof(double));
     w->checkpoint = ctc_take(r, groups, sizeof *w->checkpoint);
     for (size_t g = 0; g < groups; g++) {
-        if (r->base) ctc_take_state(r, u, &w->checkpoint[g]);
-        else ctc_take(r, (size_t)u->pairs * 4, sizeof(double));
+        double *m = ctc_take(r, (size_t)u->pairs * 4, sizeof(double));
+        if (r->base) w->checkpoint[g].m = m;
     }
     w->column = ctc_take(r, gradient ? columns : 0, sizeof(double));
     w->last = ctc_take(r, gradient ? (size_t)u->pairs : 0, sizeof(double));
@@ -81,6 +89,22 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
     for (size_t k = 0; k < slots; k++) {
         double *rows = ctc_take(r, slot_size, sizeof(double));
         if (r->base) w->slot[k].rows = rows;
+    }
+}
+
+static inline void ctc_trace_layout(CtcRegion *r, const LfCtcSample *u, int dir, CtcTrace *w)
+{
+    const size_t checkpoints = (size_t)ctc_half_blocks(u, dir) / CTC_TRACE_GROUP + 1, state = (size_t)u->pairs * 2;
+    for (int i = 0; i < 2; i++) {
+        w->half[i].m = ctc_take(r, state, sizeof(double));
+        w->again[i].m = ctc_take(r, state, sizeof(double));
+    }
+    for (int i = 0; i < CTC_TRACE_GROUP; i++)
+        w->slot[i].rows = ctc_take(r, 2 * (size_t)u->width * LF_CTC_FRAMES, sizeof(double));
+    w->checkpoint = ctc_take(r, checkpoints, sizeof *w->checkpoint);
+    for (size_t g = 0; g < checkpoints; g++) {
+        double *m = ctc_take(r, state, sizeof(double));
+        if (r->base) w->checkpoint[g].m = m;
     }
 }
 
