@@ -3,12 +3,11 @@
 import functools
 import zlib
 
+import lossfast as lf
+import lossfast.functional as F
 import ml_dtypes
 import numpy as np
 import pytest
-
-import lossfast as lf
-import lossfast.functional as F
 import reference
 from cases import CASES
 

@@ -94,7 +94,7 @@ def hidden_labels(rng, shape):
 def label_sets(rng, shape):
     """Rows of distinct classes ended by -1, as multilabel_margin_loss takes them; what follows the -1 is never read."""
     rows = np.array([rng.permutation(shape[-1]) for _ in range(int(np.prod(shape[:-1])))]).reshape(shape)
-    ends = rng.integers(0, shape[-1] + 1, shape[:-1] + (1,))
+    ends = rng.integers(0, shape[-1] + 1, (*shape[:-1], 1))
     return np.where(np.arange(shape[-1]) == ends, -1, rows)
 
 
@@ -156,7 +156,23 @@ SHAPES = {
     # around the blocks of 2048 and 8192 elements, and of 16 and 32 lanes
     "elementwise": ((1,), (15,), (16,), (33,), (3, 5, 7), (2047,), (2049,), (3, 2731)),
     # around 64 positions a tile and 16 lanes; every number of classes with a path of its own
-    "class": ((5,), (1, 1), (3, 2), (16, 10), (65, 10), (64, 63), (17, 64), (15, 65), (63, 127), (2, 1000), (3, 1025), (2, 4100), (4, 3, 5), (2, 21, 9, 8), (2, 70, 65)),
+    "class": (
+        (5,),
+        (1, 1),
+        (3, 2),
+        (16, 10),
+        (65, 10),
+        (64, 63),
+        (17, 64),
+        (15, 65),
+        (63, 127),
+        (2, 1000),
+        (3, 1025),
+        (2, 4100),
+        (4, 3, 5),
+        (2, 21, 9, 8),
+        (2, 70, 65),
+    ),
     "row": ((5,), (1, 1), (3, 2), (16, 10), (65, 7), (3, 129)),
     "linear": ((1, 1, 1), (3, 2, 4), (16, 10, 33), (65, 130, 3)),
     "axis": ((1,), (5,), (3, 1), (16, 10), (65, 10), (64, 63), (17, 64), (15, 65), (2, 1000), (3, 1025), (2, 4100), (4, 3, 5), (9, 2, 65)),
@@ -284,13 +300,33 @@ CASES = [
             Edge("zero probability on a masked class", ([[-INF, 1.0]], [[0.0, 1.0]]), [0], gradient=[[0, 0]]),
             Edge("nan logit", ([[NAN, 1.0], [0.0, NAN]], [1, 0]), [NAN, NAN]),
             Edge("nothing to choose from", ([[-INF, -INF]], [1]), [NAN]),
-            Edge("ignored rows may hold anything", ([[NAN, 1.0], [INF, -INF], [-INF, -INF]], [-100, -100, -100]), [0, 0, 0], gradient=np.zeros((3, 2))),
+            Edge(
+                "ignored rows may hold anything", ([[NAN, 1.0], [INF, -INF], [-INF, -INF]], [-100, -100, -100]), [0, 0, 0], gradient=np.zeros((3, 2))
+            ),
             Edge("one class", ([[7.0], [-1e30]], [0, 0]), [0, 0], gradient=[[0], [0]]),
-            Edge("almost certain", ([[20.0, 0.0]], [0]), [2.061153620314381e-09], gradient=[[-2.061153618190204e-09, 2.061153618190204e-09]], exact=False),
+            Edge(
+                "almost certain",
+                ([[20.0, 0.0]], [0]),
+                [2.061153620314381e-09],
+                gradient=[[-2.061153618190204e-09, 2.061153618190204e-09]],
+                exact=False,
+            ),
             Edge("almost certain, the other wins", ([[20.0, 0.0]], [1]), [20.000000002061153], exact=False),
             Edge("huge", ([[1e30, 0.0], [1e30, 0.0]], [0, 1]), [0, 1e30], gradient=[[0, 0], [1, -1]], exact=False),
-            Edge("lowest float everywhere", (np.full((1, 4), -3.4028234663852886e38), [2]), [1.3862943611198906], gradient=[[0.25, 0.25, -0.75, 0.25]], exact=False),
-            Edge("suppressed tokens", ([[-3.4028234663852886e38, 1.0, -3.4028234663852886e38, 1.0]], [1]), [0.6931471805599453], gradient=[[0, -0.5, 0, 0.5]], exact=False),
+            Edge(
+                "lowest float everywhere",
+                (np.full((1, 4), -3.4028234663852886e38), [2]),
+                [1.3862943611198906],
+                gradient=[[0.25, 0.25, -0.75, 0.25]],
+                exact=False,
+            ),
+            Edge(
+                "suppressed tokens",
+                ([[-3.4028234663852886e38, 1.0, -3.4028234663852886e38, 1.0]], [1]),
+                [0.6931471805599453],
+                gradient=[[0, -0.5, 0, 0.5]],
+                exact=False,
+            ),
             Edge("zero weight", ([[0.0, 0.0]], [0]), [0], {"weight": np.array([0.0, 1.0])}, gradient=[[0, 0]]),
             Edge("probabilities need not add up", ([[0.0, 0.0]], [[3.0, -1.0]]), [2 * 0.6931471805599453], exact=False),
             Edge("unbatched", ([0.0, 0.0], 1), 0.6931471805599453, gradient=[0.5, -0.5], exact=False),
@@ -343,7 +379,7 @@ CASES = [
         algebraic=True,
         hessian=True,
         edges=(
-            Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN],) + ([0.0] * 5,), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
+            Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN], [0.0] * 5), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
             Edge("infinite delta", ([3.0], [1.0]), [2], {"delta": INF}, gradient=[2]),
         ),
     ),
@@ -355,7 +391,7 @@ CASES = [
         ("input", "target"),
         algebraic=True,
         edges=(
-            Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN],) + ([0.0] * 5,), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
+            Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN], [0.0] * 5), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
             Edge("beta 0 is l1", ([0.0, 2.0, -2.0], [0.0] * 3), [0, 2, 2], {"beta": 0}, gradient=[0, 1, -1]),
             Edge("infinite beta", ([3.0], [1.0]), [0], {"beta": INF}, gradient=[0]),
         ),
@@ -379,7 +415,9 @@ CASES = [
         ("input", "target", "weight", "pos_weight"),
         hessian=True,
         edges=(
-            Edge("the limits at infinity", ([INF, INF, -INF, -INF, NAN], [1.0, 0.0, 1.0, 0.0, 1.0]), [0, INF, INF, 0, NAN], gradient=[0, 1, -1, 0, NAN]),
+            Edge(
+                "the limits at infinity", ([INF, INF, -INF, -INF, NAN], [1.0, 0.0, 1.0, 0.0, 1.0]), [0, INF, INF, 0, NAN], gradient=[0, 1, -1, 0, NAN]
+            ),
             Edge("huge", ([1e30, 1e30, -1e30, -1e30], [1.0, 0.0, 1.0, 0.0]), [0, 1e30, 1e30, 0], gradient=[0, 1, -1, 0], exact=False),
             Edge("almost certain", ([30.0, -30.0], [1.0, 0.0]), [9.357622968838862e-14] * 2, exact=False),
         ),
@@ -422,7 +460,13 @@ CASES = [
         hessian=True,
         edges=(
             Edge("overflow", ([1e30, -INF], [1.0, 0.0]), [INF, 0]),
-            Edge("Stirling only above 1", ([0.0, 0.0, 0.0], [0.5, 1.0, 2.0]), [1, 1, 2 * np.log(2) - 1 + 0.5 * np.log(4 * np.pi)], {"full": True}, exact=False),
+            Edge(
+                "Stirling only above 1",
+                ([0.0, 0.0, 0.0], [0.5, 1.0, 2.0]),
+                [1, 1, 2 * np.log(2) - 1 + 0.5 * np.log(4 * np.pi)],
+                {"full": True},
+                exact=False,
+            ),
             Edge("negative rate", ([-1.0], [1.0]), [NAN], {"log_input": False}),
         ),
     ),
@@ -466,7 +510,15 @@ CASES = [
         ),
     ),
     Case("hinge_loss", "HingeLoss", {"input": normal, "target": sign}, ({}, {"weight": positive}), ("input", "weight"), algebraic=True),
-    Case("squared_hinge_loss", "SquaredHingeLoss", {"input": normal, "target": sign}, ({}, {"weight": positive}), ("input", "weight"), algebraic=True, hessian=True),
+    Case(
+        "squared_hinge_loss",
+        "SquaredHingeLoss",
+        {"input": normal, "target": sign},
+        ({}, {"weight": positive}),
+        ("input", "weight"),
+        algebraic=True,
+        hessian=True,
+    ),
     Case(
         "quantile_loss",
         "QuantileLoss",
@@ -475,7 +527,11 @@ CASES = [
         ("input", "target", "weight"),
         algebraic=True,
         hessian=True,
-        edges=(Edge("sides and ends", ([1.0, 2.0, 0.0, INF, NAN], [1.0] * 5), [0, 0.75, 0.25, INF, NAN], {"q": 0.25}, gradient=[0, 0.75, -0.25, 0.75, NAN]),),
+        edges=(
+            Edge(
+                "sides and ends", ([1.0, 2.0, 0.0, INF, NAN], [1.0] * 5), [0, 0.75, 0.25, INF, NAN], {"q": 0.25}, gradient=[0, 0.75, -0.25, 0.75, NAN]
+            ),
+        ),
     ),
     Case(
         "log_cosh_loss",

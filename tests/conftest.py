@@ -5,10 +5,9 @@ import subprocess
 import sys
 import zlib
 
+import lossfast as lf
 import numpy as np
 import pytest
-
-import lossfast as lf
 from lossfast import _core
 
 

@@ -256,12 +256,14 @@ def _distance(a, b, p=2.0, eps=1e-6):
 
 
 def triplet_margin_loss(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean", where=True):
-    return triplet_margin_with_distance_loss(anchor, positive, negative, distance_function=lambda a, b: _distance(a, b, p, eps),
-                                             margin=margin, swap=swap, reduction=reduction, where=where)
+    return triplet_margin_with_distance_loss(
+        anchor, positive, negative, distance_function=lambda a, b: _distance(a, b, p, eps), margin=margin, swap=swap, reduction=reduction, where=where
+    )
 
 
-def triplet_margin_with_distance_loss(anchor, positive, negative, *, distance_function=_distance, margin=1.0, swap=False,
-                                      reduction="mean", where=True):
+def triplet_margin_with_distance_loss(
+    anchor, positive, negative, *, distance_function=_distance, margin=1.0, swap=False, reduction="mean", where=True
+):
     near, far = distance_function(anchor, positive), distance_function(anchor, negative)
     if swap:
         far = np.minimum(far, distance_function(positive, negative))
@@ -349,13 +351,13 @@ def tweedie_deviance(input, target, *, power=1.5, weight=1, reduction="mean", wh
 # ---- derivatives ----------------------------------------------------------------------------------------------------
 
 
-def central(f, x, step=LD(5e-4)):
+def central(f, x, step=5e-4):
     """Gradient of the scalar function f at x by five-point central differences; error about 1e-13 for smooth f."""
     x = real(x).copy()
     g = np.empty_like(x)
     for i in np.ndindex(x.shape):
         x0 = x[i]
-        h = step * min(LD(1), abs(x0) or LD(1))
+        h = LD(step) * min(LD(1), abs(x0) or LD(1))
         at = {}
         for k in (-2, -1, 1, 2):
             x[i] = x0 + k * h
@@ -365,13 +367,13 @@ def central(f, x, step=LD(5e-4)):
     return g
 
 
-def second(f, x, step=LD(2e-3)):
+def second(f, x, step=2e-3):
     """Diagonal of the Hessian of the scalar function f at x, likewise; error about 1e-11."""
     x = real(x).copy()
     h2, middle = np.empty_like(x), f(x)
     for i in np.ndindex(x.shape):
         x0 = x[i]
-        h = step * min(LD(1), abs(x0) or LD(1))
+        h = LD(step) * min(LD(1), abs(x0) or LD(1))
         at = {}
         for k in (-2, -1, 1, 2):
             x[i] = x0 + k * h

@@ -4,11 +4,10 @@ import doctest
 import pathlib
 import re
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

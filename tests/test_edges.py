@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 import reference
 from calls import LIVE, bits, call, close
 
@@ -249,7 +248,7 @@ def test_gaussian_variance_per_row(shape, rng):
     x, t = rng.normal(size=(2, *shape))
     var = rng.uniform(0.5, 2, shape[:-1])
     assert bits(F.gaussian_nll_loss(x, t, var)) == bits(F.gaussian_nll_loss(x, t, var[..., None]))
-    for var in (2.0, np.array(2.0), rng.uniform(0.5, 2, (1,) * len(shape)), rng.uniform(0.5, 2, shape[:-1] + (1,))):
+    for var in (2.0, np.array(2.0), rng.uniform(0.5, 2, (1,) * len(shape)), rng.uniform(0.5, 2, (*shape[:-1], 1))):
         assert bits(F.gaussian_nll_loss(x, t, var)) == bits(F.gaussian_nll_loss(x, t, np.broadcast_to(var, shape)))
 
 

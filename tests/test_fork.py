@@ -3,7 +3,6 @@
 The child must be right, and parallel: it has a second thread after a large call with two.
 """
 
-
 import os
 
 import pytest

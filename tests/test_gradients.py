@@ -2,11 +2,10 @@
 
 import functools
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 import reference
 from calls import DTYPES, EVERY_CASE, EVERY_OPTION, bits, call, close, draw, generator, gradients, reductions, wanted
 
@@ -108,7 +107,7 @@ def test_one_argument_at_a_time(case, option):
 
 @pytest.mark.parametrize("case", EVERY_CASE)
 def test_default_is_the_first_argument_and_ones(case):
-    args, keywords = draw(case, 0, case.shapes[3], "float32")
+    args, _keywords = draw(case, 0, case.shapes[3], "float32")
     function = getattr(F, case.function)
     for reduction in reductions(case):
         value, gradient = lf.value_and_grad(function)(*args, **reduction)
@@ -121,7 +120,7 @@ def test_default_is_the_first_argument_and_ones(case):
 @pytest.mark.parametrize("case", EVERY_CASE)
 def test_upstream_gradient_scales(case):
     """grad_output may be a number, a broadcast or strided array, or any float dtype; it is never written to."""
-    args, keywords = draw(case, 0, case.shapes[3], "float64")
+    args, _keywords = draw(case, 0, case.shapes[3], "float64")
     vg = lf.value_and_grad(getattr(F, case.function))
     for reduction in reductions(case):
         value, gradient = vg(*args, **reduction)

@@ -1,9 +1,8 @@
 """Instruction sets: all agree within the stated error, LOSSFAST_ISA forces one, and show_config tells."""
 
+import lossfast as lf
 import numpy as np
 import pytest
-
-import lossfast as lf
 from calls import EVERY_OPTION, close, draw, gradients, reductions, wanted
 from lossfast import _core
 

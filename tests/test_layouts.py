@@ -1,13 +1,12 @@
 """Layouts: any strides give the bits of the contiguous array, in values and gradients, into outputs of any strides; nothing is written to."""
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 from calls import DTYPES, EVERY_CASE, LIVE, bits, call, draw, gradients, reductions, wanted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
 
@@ -74,7 +73,7 @@ def test_layouts_hold_the_same_numbers(layout, rng):
     for dtype in DTYPES.values():
         a = rng.normal(size=(4, 5, 6)).astype(dtype)
         b = LAYOUTS[layout](a)
-        assert (b.astype(float) == a.astype(float)).all() and not np.shares_memory(a, b) or layout == "subclass"
+        assert ((b.astype(float) == a.astype(float)).all() and not np.shares_memory(a, b)) or layout == "subclass"
         if layout not in ("read-only", "byte-swapped", "subclass", "misaligned"):
             assert b.strides != a.strides
 
@@ -147,7 +146,7 @@ def base(array):
 def test_zero_strides(case):
     """A row or an element broadcast over the rest, never materialised."""
     for shape in shapes(case):
-        args, keywords = draw(case, 0, shape, "float32")
+        args, _keywords = draw(case, 0, shape, "float32")
         for i in range(len(args)):
             if not args[i].ndim:
                 continue

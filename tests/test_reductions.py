@@ -3,11 +3,10 @@
 import math
 import warnings
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 import reference
 from calls import EVERY_CASE, EVERY_OPTION, LIVE, bits, call, close, draw, gradients, wanted
 
@@ -66,7 +65,7 @@ def test_where_gradient_is_zero_whatever_is_there(case, isa, rng):
 @pytest.mark.parametrize("case", LOSSES)
 def test_where_broadcasts(case):
     shape = case.shapes[3]
-    args, keywords = draw(case, 0, shape, "float64")
+    args, _keywords = draw(case, 0, shape, "float64")
     for where in (True, False, np.bool_(True)):
         full = np.full(case.loss_shape(shape), where)
         for reduction in ("none", "mean", "sum"):
@@ -82,7 +81,7 @@ def test_out(isa, case):
     """Written and returned, for reduction 'none'."""
     for shape in case.shapes[1:]:
         for dtype in ("float32", "float64"):
-            args, keywords = draw(case, 0, shape, dtype)
+            args, _keywords = draw(case, 0, shape, dtype)
             want = call(case, args, {"reduction": "none"})
             out = np.full_like(want, 7)
             assert call(case, args, {"reduction": "none", "out": out}) is out
@@ -190,7 +189,8 @@ def test_a_target_of_the_inputs_shape_is_probabilities_by_shape_not_dtype(rng):
 
 
 WEIGHTED = [  # (function, what a weighted mean divides by)
-    ("mse_loss", "weight"), ("l1_loss", "weight"), ("huber_loss", "size"), ("binary_cross_entropy", "size"), ("binary_cross_entropy_with_logits", "size"),
+    ("mse_loss", "weight"), ("l1_loss", "weight"), ("huber_loss", "size"), ("binary_cross_entropy", "size"),
+    ("binary_cross_entropy_with_logits", "size"),
 ]  # fmt: skip
 
 

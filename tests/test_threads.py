@@ -4,11 +4,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 from calls import EVERY_CASE, EVERY_OPTION, bits, call, draw, gradients, reductions, wanted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
@@ -35,7 +34,7 @@ WIDE = {"class": [(130, 1000), (9, 40000), (3, 21, 61, 50), (2, 200, 999)], "axi
 def test_same_bits_for_wide_rows(isa, case):
     for shape in WIDE[case.kind]:
         for dtype in ("float16", "float64"):
-            args, keywords = draw(case, 0, shape, dtype)
+            args, _keywords = draw(case, 0, shape, dtype)
             seen = set()
             for n in COUNTS:
                 with lf.num_threads(n):

@@ -5,11 +5,10 @@ import json
 import pathlib
 import warnings
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 from calls import DTYPES, EVERY_OPTION, LIVE, bits, call, close, draw, expected, reductions, result_dtype
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
@@ -148,7 +147,9 @@ LABELS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint6
 
 
 @pytest.mark.parametrize("kind", LABELS)
-@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.arrays.get("target", None) and c.arrays["target"].__name__ == "labels"])
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c.function) for c in LIVE if c.arrays.get("target", None) and c.arrays["target"].__name__ == "labels"]
+)
 def test_labels_of_any_integer_type(case, kind):
     for shape in [(16, 10), (65, 10), (15, 65)]:
         args, keywords = draw(case, 0, shape, "float32")
