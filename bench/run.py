@@ -28,6 +28,10 @@ BUSY = 0.1  # share of all CPUs that others may use in a window before it is dro
 BUSY_NOTE = "busy machine"
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+clock = CLOCKS["wall"]
+
+
 # ---- measuring -------------------------------------------------------------------------------------------
 
 @dataclass
@@ -55,10 +59,10 @@ def sample(call, batch: int, settle: bool) -> float:
     """Seconds a call, over one batch. The untimed call first leaves the caches and the threads as this call leaves them."""
     if settle:
         call()
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(batch):
         call()
-    return (time.perf_counter() - begin) / batch
+    return (clock() - begin) / batch
 
 
 class Others:
@@ -82,28 +86,28 @@ class Others:
         return max(0.0, busy - own) / max(1.0, total)
 
 
-def interleave(calls: dict, seconds: float) -> tuple[dict[str, list[float]], bool]:
+def interleave(calls: dict, seconds: float, patience: float) -> tuple[dict[str, list[float]], bool]:
     """Samples of every call in turn, the order reversed each round, and whether the machine was too busy.
 
-    Windows in which others used the CPUs are dropped and made up for, up to four times the seconds asked for.
+    Windows in which others used the CPUs are dropped and made up for, until `patience` seconds have gone on them.
     A machine that is never quiet gets its figures all the same, marked."""
     lengths = {}
     for name, call in calls.items():
         call()
-        once = sample(call, 1, False)
+        once = max(sample(call, 1, False), 1e-9)
         lengths[name] = sample(call, max(1, min(1000, int(SAMPLE / once))), False)
 
     order, quiet, noisy = list(calls), [], []
     start, used = time.perf_counter(), 0.0
     others = Others()
     while len(quiet) < ROUNDS[1] and (used < seconds or len(quiet) < ROUNDS[0]):
-        if time.perf_counter() - start > 4 * seconds and len(quiet) + len(noisy) >= ROUNDS[0]:
+        if time.perf_counter() - start - used > patience and len(quiet) + len(noisy) >= ROUNDS[0]:
             break
         begin, window = time.perf_counter(), []
         while not window or (time.perf_counter() - begin < WINDOW and len(window) < ROUNDS[1]):
             window.append({name: sample(calls[name], max(1, round(SAMPLE / lengths[name])), lengths[name] < SETTLED) for name in order})
             order.reverse()
-        if others.share() < BUSY:
+        if others.share() < BUSY or clock is not CLOCKS["wall"]:
             quiet += window
             used += time.perf_counter() - begin
         else:
@@ -113,14 +117,14 @@ def interleave(calls: dict, seconds: float) -> tuple[dict[str, list[float]], boo
     return {name: [r[name] for r in kept] for name in calls}, busy
 
 
-def measure(row: Row, peers: tuple[str, ...], seconds: float, n: int, roof) -> Result:
+def measure(row: Row, args, roof) -> Result:
     try:
         built = row.build()
     except LookupError as error:
         return Result(row, note=str(error))
     result = Result(row, moved=built.read + built.written)
     calls = built.calls
-    wanted = [p for p in calls if p != "lossfast" and (p == row.against or p.split()[0] in peers)]
+    wanted = [p for p in calls if p != "lossfast" and (p == row.against or p.split()[0] in args.peers.split(","))]
     wanted.sort(key=lambda p: p != row.against)
     ours = {"lossfast": calls["lossfast"]} if "lossfast" in calls else {}
     if not ours:
@@ -128,12 +132,13 @@ def measure(row: Row, peers: tuple[str, ...], seconds: float, n: int, roof) -> R
     gc.collect()
     gc.disable()
     try:
-        with threads(n):
+        with threads(args.threads):
             for peer in wanted or [None]:  # each peer in rounds of its own: a slow one takes no time from the others
                 pair = ours | ({peer: calls[peer]} if peer else {})
                 if not pair:
                     continue
-                times, busy = interleave(pair, seconds if peer in (row.against, None) else seconds / 4)
+                seconds = args.seconds if peer in (row.against, None) else args.seconds / 4
+                times, busy = interleave(pair, seconds, args.patience)
                 if busy:
                     result.note = BUSY_NOTE
                 for name, samples in times.items():
@@ -181,7 +186,7 @@ def versions() -> dict[str, str]:
 
 def machine(n: int) -> dict:
     return {"cpu": cpu(), "cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "threads": n, "isa": os.environ.get("LOSSFAST_ISA"), "versions": versions(), "openmp": openmp_runtimes(),
+            "threads": n, "clock": clock.__name__, "isa": os.environ.get("LOSSFAST_ISA"), "versions": versions(), "openmp": openmp_runtimes(),
             "omp": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_"))}}
 
 
@@ -233,7 +238,7 @@ def table(results: list[Result], markdown: bool) -> str:
 
 
 def heading(info: dict, roof) -> str:
-    text = [f"{info['cpu']}, {info['cpus']} CPUs, {info['threads']} threads; "
+    text = [f"{info['cpu']}, {info['cpus']} CPUs, {info['threads']} threads, {info['clock']}; "
             + ", ".join(f"{k} {v}" for k, v in info["versions"].items())]
     text += [f"memory: {kind} {rate / 1e9:.1f} GB/s ({what})" for kind, (rate, what) in roof.items()]
     if len(info["openmp"]) > 1:
@@ -262,12 +267,18 @@ def parse(argv=None):
     p.add_argument("--issue", type=int, help="only the goal table of this issue")
     p.add_argument("--threads", type=int, default=2, help="for everyone alike (default 2)")
     p.add_argument("--seconds", type=float, default=1.0, help="a row's time budget (default 1; at least 3 rounds are made)")
+    p.add_argument("--patience", type=float, default=2.0, metavar="S",
+                   help="seconds a row may wait for others to leave the CPUs alone (default 2)")
+    p.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time, for a busy machine; only with --threads 1")
     p.add_argument("--peers", default="torch", help="comma list of torch, scipy, numpy (default torch)")
     p.add_argument("--markdown", action="store_true", help="a table for README files")
     p.add_argument("--json", type=Path, metavar="FILE", help="everything measured")
     p.add_argument("--plot", type=Path, metavar="FILE.png", help="the ratios as a chart (needs matplotlib)")
     p.add_argument("--list", action="store_true", help="name the rows and stop")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.clock == "cpu" and args.threads != 1:
+        p.error("--clock cpu needs --threads 1: threads that wait for each other use processor time too")
+    return args
 
 
 def progress(text: str):
@@ -284,15 +295,17 @@ def main(argv=None) -> int:
     if args.plot and not optional("matplotlib"):
         print("--plot needs matplotlib: pip install 'lossfast[bench]'", file=sys.stderr)
         return 2
+    global clock
+    clock = CLOCKS[args.clock]
     warnings.simplefilter("ignore")
-    roof = bandwidth.measure(args.threads)
+    roof = bandwidth.measure(args.threads, clock)
     info = machine(args.threads)
     results: dict[Row, Result] = {}
     for attempt in range(2):  # a row that met a busy machine gets a second chance
         again = [r for r in chosen if attempt == 0 or results[r].note == BUSY_NOTE]
         for i, row in enumerate(again, 1):
             progress(f"{i}/{len(again)} {row.name}")
-            results[row] = measure(row, tuple(args.peers.split(",")), args.seconds, args.threads, roof)
+            results[row] = measure(row, args, roof)
     progress("")
     results = list(results.values())
     print(heading(info, roof), table(results, args.markdown), summary(results), sep="\n\n")
