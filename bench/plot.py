@@ -80,7 +80,7 @@ def bars(axes, rows, limits):
     axes.set_yticks(range(len(rows)), [r.row.name for r in rows], fontsize=8)
     axes.axvline(1, color=DARK, lw=0.8, zorder=4)
     axes.set_xticks([t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if low <= t <= high])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=7.5, length=0, colors=PALE)
     axes.tick_params(axis="y", length=0)
@@ -90,5 +90,5 @@ def bars(axes, rows, limits):
 
 
 def label(r, ratio: float) -> str:
-    text = f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+    text = f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x"
     return text if r.row.against == "torch" else f"{text} vs {r.row.against.removeprefix('lossfast ')}"

@@ -145,10 +145,10 @@ def measure(row: Row, args, roof) -> Result:
                     if name != "lossfast" or name not in result.median:
                         result.median[name] = statistics.median(samples)
                         result.rounds = max(result.rounds, len(samples))
-                    result.best[name] = min(samples + [result.best.get(name, math.inf)])
+                    result.best[name] = min([*samples, result.best.get(name, math.inf)])
                 if ours and peer:
                     result.ratio[peer] = statistics.median(map(float.__truediv__, times[peer], times["lossfast"]))
-    except Exception as error:  # noqa: BLE001  one broken row must not cost the others their table
+    except Exception as error:  # one broken row must not cost the others their table
         result.note = f"{type(error).__name__}: {error}"
     finally:
         gc.enable()
