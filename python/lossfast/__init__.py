@@ -2,10 +2,19 @@
 
 from lossfast._core import get_num_threads, set_num_threads
 from lossfast._config import num_threads, show_config
-from lossfast._gradients import value_and_grad
+from lossfast._gradients import value_and_grad, value_grad_hess
 from lossfast import functional, modules
+from lossfast._evaluation import Evaluation, evaluate
 from lossfast.functional import *  # noqa: F403
 from lossfast.modules import *  # noqa: F403
 
-__all__ = ["functional", "get_num_threads", "num_threads", "set_num_threads", "show_config", "value_and_grad"]
+__all__ = ["Evaluation", "evaluate", "functional", "get_num_threads", "num_threads", "set_num_threads", "show_config", "value_and_grad", "value_grad_hess"]
 __all__ += functional.__all__ + modules.__all__
+
+
+def __getattr__(name):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lossfast")
+    raise AttributeError(f"module 'lossfast' has no attribute {name!r}")

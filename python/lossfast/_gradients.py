@@ -1,4 +1,4 @@
-"""Values with gradients: `value_and_grad`."""
+"""Values with gradients: `value_and_grad`, and with second derivatives: `value_grad_hess`."""
 
 import functools
 import inspect
@@ -77,3 +77,39 @@ def value_and_grad(f, argnums=0):
     single = not isinstance(argnums, (tuple, list))
     function = _function_of(f)
     return _core.ValueAndGrad(f, _names(function, (argnums,) if single else argnums), single, False)
+
+
+def value_grad_hess(f):
+    """Make a function that returns a loss's value, its gradient and the diagonal of its Hessian, as gradient boosting needs them.
+
+    Parameters
+    ----------
+    f : callable
+        A function of `lossfast.functional`, or an instance of a loss class, with a second derivative by its first argument.
+
+    Returns
+    -------
+    callable
+        Takes f's arguments and returns ``(value, gradient, hessian)``: two arrays of the first argument's shape and dtype. For one loss and its
+        derivatives of every element or row use ``reduction='none'`` or ``'sum'``; a mean's derivatives are divided as the mean is. Two more
+        keywords are understood: ``grad_output``, the gradient of what follows by f's value (default ones), and ``grad_out``, a pair of arrays to
+        write gradient and Hessian into.
+
+    Raises
+    ------
+    TypeError
+        If `f` is not one of lossfast's losses; when it is called, if it has no Hessian.
+
+    Notes
+    -----
+    At a kink, where there is no second derivative, it is 0 or the limit from one side.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> value, grad, hess = lf.value_grad_hess(lf.poisson_nll_loss)([0.0, 1.0], [1.0, 3.0], reduction="none")
+    >>> grad, hess
+    (array([ 0.        , -0.28171817]), array([1.        , 2.71828183]))
+    """
+    function = _function_of(f)
+    return _core.ValueAndGrad(f, _parameters(function)[:1], False, True)

@@ -157,7 +157,7 @@ cdef int reduction_code(object reduction) except -1:
     if reduction == "sum":
         return 2
     if reduction == "elementwise_mean":
-        warnings.warn("reduction='elementwise_mean' is deprecated, please use reduction='mean' instead.", DeprecationWarning, stacklevel=3)
+        warnings.warn("reduction='elementwise_mean' is deprecated, please use reduction='mean' instead.", DeprecationWarning, stacklevel=2)
         return 1
     raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
 

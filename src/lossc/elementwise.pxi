@@ -63,28 +63,43 @@ cdef class Elementwise:
     ----------
     kernel : name in losses.def
     args : names of the inputs, in order
+    limits : (name, least, largest, what was expected) of each number in p0, p1, ...
     requires : what an element out of the domain should have been, for each input that has one
     weight_mean : the mean divides by the sum of weights (else by the number of elements)
-    warn_broadcast : warn when input and target have different shapes
+    row_mean : the loss of a row is the mean over the last axis
+    batch_mean : reduction may be 'batchmean', the sum over the length of the first axis
+    per_row : the third input may have one element for each row of the first
+    warn_broadcast, same_shape : warn, or raise, when input and target have different shapes
+    hessian : the formula has a second derivative by the input
     """
     cdef int id, inputs, params
     cdef readonly str name
     cdef readonly tuple args
+    cdef tuple limits
+    cdef double least[4]
+    cdef double largest[4]
     cdef dict requires
-    cdef bint weight_mean, warn_broadcast, same_shape
+    cdef bint weight_mean, row_mean, batch_mean, per_row, warn_broadcast, same_shape, hessian
 
-    def __init__(self, kernel, args, *, requires=None, weight_mean=False, warn_broadcast=False, same_shape=False):
+    def __init__(self, kernel, args, *, limits=(), requires=None, weight_mean=False, row_mean=False, batch_mean=False, per_row=False,
+                 warn_broadcast=False, same_shape=False, hessian=True):
         self.name, self.id, self.args = kernel, LOSSES[kernel], args
         self.inputs, self.params = lf_loss_inputs[self.id], lf_loss_params[self.id]
         if len(args) != self.inputs:
             raise ValueError(f"{kernel}: takes {self.inputs} inputs, names given: {args}")
-        self.requires = requires
-        self.weight_mean, self.warn_broadcast, self.same_shape = weight_mean, warn_broadcast, same_shape
+        if len(limits) != self.params:
+            raise ValueError(f"{kernel}: takes {self.params} numbers, limits given: {limits}")
+        self.limits, self.requires = limits, requires
+        for i, (_, least, largest, _) in enumerate(limits):
+            self.least[i], self.largest[i] = least, largest
+        self.weight_mean, self.row_mean, self.batch_mean, self.per_row = weight_mean, row_mean, batch_mean, per_row
+        self.warn_broadcast, self.same_shape, self.hessian = warn_broadcast, same_shape, hessian
 
     def __call__(self, object x, object y, object z, object weight, object reduction, object where, object out,
-                 double p0=0, double p1=0, double p2=0, double p3=0):
+                 object p0=None, object p1=None, object p2=None, object p3=None):
         cdef Request request = take_request()
-        cdef int mode = reduction_code(reduction)
+        cdef int mode = 3 if self.batch_mean and reduction == "batchmean" else reduction_code(reduction)
+        cdef double divisor = 1     # of sums
         cdef cnp.ndarray ax = as_array(x, self.args[0]), ay = None, az = None
         cdef bint plain, wide
         cdef LfElemJob job
@@ -95,13 +110,22 @@ cdef class Elementwise:
             ay = as_array(y, self.args[1])
         if self.inputs > 2:
             az = as_array(z, self.args[2])
-        wide = widens(x, ax, True) or (ay is not None and widens(y, ay, False)) or (az is not None and widens(z, az, False))
+        wide = (widens(x, ax, True) or (ay is not None and widens(y, ay, False)) or (az is not None and widens(z, az, False))
+                or (is_number(x) and (ay is None or is_number(y)) and (az is None or is_number(z))))
         job.loss, job.wide, job.stream = self.id, wide, 0
-        job.param[0], job.param[1], job.param[2], job.param[3] = p0, p1, p2, p3
+        for d in range(self.params):
+            job.param[d] = self.parameter(d, p0 if d == 0 else p1 if d == 1 else p2 if d == 2 else p3)
+        if mode == 3:
+            mode, divisor = 2, cnp.PyArray_DIM(ax, 0) if cnp.PyArray_NDIM(ax) else 1
+        if self.row_mean:
+            if cnp.PyArray_NDIM(ax) == 0:
+                raise ValueError(f"{self.args[0]}: expected at least one dimension, (C) or (N, C), got a 0-dimensional array")
+            divisor = cnp.PyArray_DIM(ax, cnp.PyArray_NDIM(ax) - 1) if mode != 1 else 1
         plain = (weight is None and where is None and out is None and request is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
+                 and not (self.row_mean and mode == 0)
                  and (ay is None or contiguous_like(ay, ax)) and (az is None or contiguous_like(az, ax)))
         if not plain:
-            return self.general(&job, request, mode, ax, ay, az, weight, where, out)
+            return self.general(&job, request, mode, divisor, ax, ay, az, weight, where, out)
         size = cnp.PyArray_SIZE(ax)
         job.ndim, job.shape[0], job.size = 1, size, size
         flat_array(&job.in_[0], ax)
@@ -121,15 +145,28 @@ cdef class Elementwise:
             job.sum = <double *>1
         run(&job, &totals, False)
         if totals.bad >= 0:
-            self.raise_bad(totals.bad, shape_of(ax), ax, ay, az)
+            self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
         if mode == 0:
             return result if cnp.PyArray_NDIM(ax) else (<cnp.ndarray>result)[()]
-        return scalar(totals.sum if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
+        return scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
 
-    cdef object general(self, LfElemJob *job, Request request, int mode, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
+    cdef double parameter(self, int i, object given) except? -1e300:
+        """A number given for the formula, checked."""
+        cdef double value
+        try:
+            value = given
+        except TypeError:
+            raise TypeError(f"{self.limits[i][0]}: expected a number, got {given!r}") from None
+        if not self.least[i] <= value <= self.largest[i]:
+            raise ValueError(f"{self.limits[i][0]}: expected {self.limits[i][3]}, got {given!r}")
+        return value
+
+    cdef object general(self, LfElemJob *job, Request request, int mode, double divisor, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray given,
                         object weight, object where, object out):
         """Everything but contiguous inputs of one shape reduced to a value."""
         cdef cnp.ndarray aw = None if weight is None else as_array(weight, "weight"), am = None, au = None, ao = None
+        cdef bint lifted = self.per_row and shape_of(given) == shape_of(ax)[:-1] and shape_of(given) != shape_of(ax)
+        cdef cnp.ndarray az = given[..., None] if lifted else given
         cdef LfElemJob base
         cdef Totals totals
         cdef int slot, d
@@ -140,6 +177,9 @@ cdef class Elementwise:
             am = as_array(where, "where")
             if dtype_code(am) != LF_BOOL:
                 raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
+            if self.row_mean:
+                check_broadcast(am, shape_of(ax)[:-1], "where")
+                am = am[..., None]
         if aw is not None and dtype_code(aw) == LF_BOOL:
             raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
         shape = self.result_shape(ax, ay, az, aw, am)
@@ -162,10 +202,11 @@ cdef class Elementwise:
 
         if request is not None and request.upstream is not None:
             if reduced:
-                scale = float(request.upstream)
+                scale = upstream_scalar(request)
             else:
                 au = as_array(request.upstream, "grad_output")
-                check_broadcast(au, shape, "grad_output")
+                check_broadcast(au, shape[:-1] if self.row_mean else shape, "grad_output")
+                au = au[..., None] if self.row_mean else au
                 describe(&base.upstream, au, base.ndim)
 
         # A mean over weights or a mask needs its denominator before gradients are written; a user's array is only written once all is well.
@@ -177,38 +218,43 @@ cdef class Elementwise:
             self.merged(job)
             run(job, &totals, am is not None or weighted_mean)
             if totals.bad >= 0:
-                self.raise_bad(totals.bad, shape, ax, ay, az)
+                self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
             if am is not None or weighted_mean:
                 denominator = totals.mass
             value = totals.sum / denominator if denominator != 0 else float("nan")
         if mode == 1:
             scale = scale / denominator if denominator != 0 else 0
+        else:
+            scale = scale / divisor if divisor != 0 else 0
         base.scale = scale
         base.weight_offset = -scale * value if weighted_mean else 0
 
         if not reduced:
-            dtype = np.float64 if job.wide else np.float32
-            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads)
-            describe(&base.out, ao, base.ndim)
-            base.stream = ao.nbytes > STREAM_BYTES
+            dtype, full = np.float64 if job.wide else np.float32, shape[:-1] if self.row_mean else shape
+            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, reads)
+            describe(&base.out, None if self.row_mean else ao, base.ndim)
+            base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
         elif out is not None:
             raise ValueError("out: only with reduction='none'")
         folds = []
         if request is not None:
-            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, az, aw)
+            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, aw)
         job[0] = base
         job.sum = <double *>1 if reduced else NULL
         self.merged(job)
         run(job, &totals, reduced and (am is not None or weighted_mean))
         if totals.bad >= 0:
-            self.raise_bad(totals.bad, shape, ax, ay, az)
+            self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
         for slot, target in folds:
             base.grad[0].data = base.grad[1].data = base.grad[2].data = base.grad[3].data = base.out.data = base.hess.data = NULL
-            self.fold(&base, slot, <cnp.ndarray>target, shape)
+            self.fold(&base, slot, <cnp.ndarray>target, shape, 1)
+        if self.row_mean and not reduced:
+            base.upstream.data = NULL
+            self.fold(&base, -1, ao[..., None], shape, divisor)
         if reduced:
             if mode == 1 and (am is not None or weighted_mean):
                 denominator = totals.mass
-            result = scalar(totals.sum if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), job.wide)
+            result = scalar(totals.sum / divisor if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), job.wide)
         else:
             result = ao if out is not None or ao.ndim else ao[()]
         return result if request is None else request.outcome(result, grads)
@@ -239,7 +285,7 @@ cdef class Elementwise:
                 raise ValueError(f"target: expected the shape of {self.args[0]}, {shape_of(ax)}, got {shape_of(ay)}")
             if self.warn_broadcast:
                 warnings.warn(f"target: shape {shape_of(ay)} differs from that of {self.args[0]}, {shape_of(ax)}; they are broadcast, "
-                              "which is often a mistake", UserWarning, stacklevel=3)
+                              "which is often a mistake", UserWarning, stacklevel=2)
         shape = broadcast_shape(parts)
         if self.same_shape and shape != shape_of(ax):
             raise ValueError(f"{self.args[2]}: expected a shape that broadcasts to {shape_of(ax)}, got {shape_of(az)}")
@@ -250,7 +296,7 @@ cdef class Elementwise:
         return shape
 
     cdef tuple bind_gradients(self, Request request, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
-                              cnp.ndarray aw):
+                              bint lifted, cnp.ndarray aw):
         """Gradient arrays; those of broadcast arguments are left for a pass of their own."""
         cdef list grads = [], folds = []
         cdef int slot, i
@@ -262,23 +308,27 @@ cdef class Elementwise:
                 known = ", ".join(self.args + (("weight",) if aw is not None else ()))
                 raise ValueError(f"argnums: {name} is not an array argument of this call; there is {known}")
             g = gradient_array(request, i, a, name, (ax, ay, az, aw))
+            grads.append(g)
+            if lifted and slot == 2:
+                g, a = g[..., None], a[..., None]
             if shape_of(a) == shape:
                 describe(&base.grad[slot], g, base.ndim)
                 if g.nbytes > STREAM_BYTES:
                     base.stream = 1
             else:
                 folds.append((slot, g))
-            grads.append(g)
         if request.hessian:
+            if not self.hessian:
+                raise TypeError(f"f: {self.name} has no Hessian here")
             if shape_of(ax) != shape:
                 raise ValueError(f"{self.args[0]}: expected the broadcast shape {shape} for a Hessian, got {shape_of(ax)}")
-            g = np.empty(shape, gradient_dtype(ax, self.args[0]))
+            g = gradient_array(request, len(request.names), ax, self.args[0], (ax, ay, az, aw))
             describe(&base.hess, g, base.ndim)
             grads.append(g)
         return tuple(grads), folds
 
-    cdef int fold(self, LfElemJob *base, int slot, cnp.ndarray g, tuple shape) except -1:
-        """Gradient by a broadcast argument: its own dimensions first, then those it is summed over."""
+    cdef int fold(self, LfElemJob *base, int slot, cnp.ndarray g, tuple shape, double divisor) except -1:
+        """Gradient by a broadcast argument, or the value (slot -1), over a divisor: its own dimensions first, then those it is summed over."""
         cdef LfElemJob job = base[0]
         cdef int ndim = len(shape), lead = ndim - cnp.PyArray_NDIM(g), d, i = 0
         cdef Py_ssize_t runs, pieces, blocks
@@ -305,22 +355,27 @@ cdef class Elementwise:
         with nogil:
             run_folds(&job, slot, blocks, threads_for(blocks, 3))
         with np.errstate(over="ignore", invalid="ignore"):
-            g[...] = folded.sum(axis=1).reshape(shape_of(g)) if pieces > 1 else folded.reshape(shape_of(g))
+            g[...] = (folded.sum(axis=1) if pieces > 1 else folded).reshape(shape_of(g)) / divisor
         return 0
 
-    cdef int raise_bad(self, Py_ssize_t code, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az) except -1:
+    cdef int raise_bad(self, Py_ssize_t code, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
         cdef cnp.ndarray own = (ax, ay, az)[code & 3]
         index = first_index(code >> 2, shape)
         name = self.args[code & 3]
         value = np.broadcast_to(own, shape)[index]
         index = tuple([0 if n == 1 else i for i, n in zip(index[len(shape) - own.ndim:], shape_of(own))])
+        index = index[:-1] if lifted and code & 3 == 2 else index
         raise ValueError(f"{subscript(name, index)} = {value} is out of range: expected {self.requires[name]}")
+
+
+cdef inline bint is_number(object given):
+    return type(given) is float or type(given) is int or type(given) is bool
 
 
 cdef inline bint widens(object given, cnp.ndarray a, bint is_input):
     """Whether an argument makes the computation double: float64 arrays do, and an input of integers; Python's own numbers do not."""
     cdef int code = dtype_code(a)
-    if type(given) is float or type(given) is int:
+    if is_number(given):
         return False
     return code == LF_F64 or (is_input and not is_float(code))
 

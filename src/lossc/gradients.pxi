@@ -18,6 +18,8 @@ cdef class Request:
     cdef bint hessian      # also the diagonal of the Hessian by the first argument
 
     cdef object outcome(self, object value, tuple grads):
+        if self.hessian:
+            return (value,) + grads
         return value, grads[0] if self.single else grads
 
     cdef object out_for(self, int i):
@@ -59,8 +61,9 @@ cdef class ValueAndGrad:
         if grad_out is not None:
             if self.single:
                 grad_out = (grad_out,)
-            if not isinstance(grad_out, tuple) or len(grad_out) != len(self.names):
-                raise ValueError(f"grad_out: expected a tuple of {len(self.names)} arrays, one for each of {', '.join(self.names)}")
+            wanted = self.names + ("the Hessian",) if self.hessian else self.names
+            if not isinstance(grad_out, tuple) or len(grad_out) != len(wanted):
+                raise ValueError(f"grad_out: expected a tuple of {len(wanted)} arrays, one for each of {', '.join(wanted)}")
             request.out = grad_out
         lf_request = <void *>request
         try:
@@ -73,6 +76,14 @@ cdef class ValueAndGrad:
 
     def __repr__(self):
         return f"value_and_grad({self.f!r}, argnums={self.names})"
+
+
+cdef double upstream_scalar(Request request) except? -1:
+    """grad_output of a reduced loss: one number."""
+    cdef cnp.ndarray a = as_array(request.upstream, "grad_output")
+    if a.size != 1 or a.ndim:
+        raise ValueError(f"grad_output: expected a scalar, shape (), for a reduced loss, got shape {shape_of(a)}")
+    return float(a)
 
 
 cdef object gradient_dtype(cnp.ndarray a, str name):
@@ -90,4 +101,8 @@ cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name,
     out = request.out_for(i)
     if out is None:
         return np.empty(shape_of(a), dtype)
+    for other in request.out[:i]:
+        if isinstance(other, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(out, other):
+            if np.shares_memory(out, other, max_work=10_000_000):
+                raise ValueError(f"grad_out[{i}]: overlaps another gradient's array")
     return check_out(out, "grad_out" if request.single else f"grad_out[{i}]", shape_of(a), dtype, reads)
