@@ -3,13 +3,15 @@
  * A. LOSS(name) is a function of one element: x, y, z are the arrays of losses.def, p its numbers.  Fields left out are 0, and a loop that
  *    does not use a field does not compute it: a stanza costs what its caller asks for.
  *      v   the loss           gx, gy, gz   its derivatives by x, y, z           hx   d2v/dx2
- *      c   what rounding dropped from v, to first order.  A sum takes v (within 3 ulp away from cancellation, as its terms' errors average
- *          out); an element that is itself the result is v + c, within 1 ulp unless the stanza says otherwise.
+ *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
+ *          average out); an element that is itself the result is v + c.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
- * B. Branch-free: ?: on computed values, no libm (vmath.h).  exp, log and division are shared between value and gradients.
- * C. NaN in x, y or z gives NaN in v.  Comparisons are turned so that NaN takes the arm that keeps it.
- * D. Sub-gradients are torch's: 0 at the kink of |d|, the active side's at the edge of a clamp or hinge.
- * E. Contraction: a product p that c looks at is an operand of lf_product_error and therefore not fused away. */
+ * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
+ *    of 10^6 random elements in float, without FMA and with.  Derivatives: a few ulp where their terms do not cancel.
+ * C. Branch-free: ?: on computed values, no libm (vmath.h).  exp, log and division are shared between value and gradients.
+ * D. NaN in x, y or z gives NaN in v.  Comparisons are turned so that NaN takes the arm that keeps it.
+ * E. Sub-gradients are torch's: 0 at the kink of |d|, the active side's at the edge of a clamp or hinge.
+ * F. Contraction: a product p that c looks at is an operand of lf_product_error and therefore not fused away. */
 
 typedef struct { T v, c, gx, gy, gz, hx; I bad; } NAME(VG);
 #define VG NAME(VG)
@@ -20,6 +22,12 @@ static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
 {
     T d = x - y, b = d - x;
     return (NAME(LfPair)){ d, (x - (d - b)) - (y + b) };
+}
+
+/* The code of a violated condition, in arithmetic: of a selection gcc 12 would make a conditional store, and no packed loop. */
+static inline I NAME(lf_bad)(I x_is, I y_is)
+{
+    return (-x_is & 1) | (-(y_is & ~x_is) & 2);
 }
 
 /* A correction is used where it is finite: v = inf or NaN stands. */
@@ -234,7 +242,8 @@ static inline T NAME(lf_log_cosh_core)(T z)
 /* Log-cosh, Keras' LogCosh.  a = |d|:
  *   v  = log cosh d = a - log 2 + log(1 + exp(-2a))       below a = 1 an even polynomial: no cancellation near 0, no overflow
  *   gx = tanh d = -m / (2 + m) sign(d), m = exp(-2a) - 1
- *   hx = 1 / cosh^2 d = (2 e / (1 + e^2))^2, e = exp(-a) */
+ *   hx = 1 / cosh^2 d = (2 e / (1 + e^2))^2, e = exp(-a)
+ * 0.96 ulp. */
 LOSS(log_cosh)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y);
@@ -243,7 +252,8 @@ LOSS(log_cosh)
     NAME(LfPair) over = NAME(lf_minus)(a, T_LN2_HI), outer = NAME(lf_minus)(over.hi, T_LN2_LO - NAME(lf_log1pexpneg)(a + a));
     T m = NAME(lf_expm1)(-(a + a)), g = COPYSIGN(-m / (R(2.0) + m), d.hi);
     T e = NAME(lf_exp)(-a), u = (e + e) / (R(1.0) + e * e);
-    return (VG){ .v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(g * d.lo + (a < 1 ? innerlo : over.lo + outer.lo)), .gx = g, .gy = -g, .hx = u * u };
+    T c = g * d.lo + (a < 1 ? innerlo : over.lo + outer.lo);
+    return (VG){ .v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = u * u };
 }
 
 /* ---- hinges, y = +-1 ---------------------------------------------------------------------------------------------------------------- */
@@ -296,7 +306,7 @@ LOSS(margin_ranking)
 
 /* ---- logistic ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)). */
+/* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)).   1.11 ulp. */
 LOSS(soft_margin)
 {
     T u = -x * y;
@@ -306,9 +316,10 @@ LOSS(soft_margin)
 
 /* Binary cross entropy of probabilities.  A = max(log x, -100), B = max(log(1 - x), -100):
  *   v  = -(y A + (1 - y) B)
- *   gx = (x - y) / (x (1 - x))         the derivative of v where neither logarithm is clamped.  It is torch's up to x (1 - x) = 1e-12, where
- *                                      torch stops following it; where one is clamped (x = 0 or 1, x < 3.8e-44) it is torch's (x - y) / 1e-12.
- *   gy = B - A,   hx = y/x^2 + (1 - y)/(1 - x)^2 */
+ *   gx = (x - y) / (x (1 - x))         the derivative of v where neither logarithm is clamped: torch's for x (1 - x) >= 1e-12, and on where
+ *                                      torch stops following it.  Where one is clamped (x = 0 or 1, x < 3.8e-44): torch's (x - y) / 1e-12.
+ *   gy = B - A,   hx = y/x^2 + (1 - y)/(1 - x)^2
+ * 1.46 ulp at x = 0.644, y = 0.064; 0.8 for y = 0 or 1.  x or y outside [0, 1] is bad. */
 LOSS(bce)
 {
     T k = R(1.0) - y, n = R(1.0) - x, a = NAME(lf_log)(x), b = NAME(lf_log1p)(-x);
@@ -320,7 +331,7 @@ LOSS(bce)
     T alo = a > -100 ? NAME(lf_log_rest)(x, a) : 0;
     T c = v.lo - (y * alo + ((R(1.0) - k) - y) * b + NAME(lf_product_error)(y, a, ya) + NAME(lf_product_error)(k, b, kb));
     return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = (x - y) / w, .gy = b - a,
-                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un), .bad = bx ? 1 : by ? 2 : 0 };
+                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un), .bad = NAME(lf_bad)(bx, by) };
 }
 
 /* Binary cross entropy with logits.  w = pos_weight, m = w y, k = 1 - y, a = |x|, L = log(1 + exp(-a)), s = 1/(1 + exp(-x)), t = 1 - s:
@@ -328,7 +339,8 @@ LOSS(bce)
  *   gx = k s - m t,   hx = (m + k) s t
  *   gy = w softplus(-x) - softplus(x),   gz = y softplus(-x)
  * At x = +-inf the limits: a factor 0 makes the infinite term 0.   Without weights m + k is 1 exactly.  v and the derivatives come from one
- * plain exp, whose subnormal results are 0; the exact L is in c. */
+ * plain exp, whose subnormal results are 0; the exact L is in c.
+ * v + c: 1.42 ulp, 1.80 with weights; v: 2.4 and 3.8. */
 static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
 {
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, m = w * y, mlo = NAME(lf_product_error)(w, y, m);
@@ -365,7 +377,8 @@ LOSS(bce_logits_pos_weight)
  *   gx = A q^gamma (gamma r c + c')
  *   hx = A q^gamma (gamma c ((gamma - 1) r^2 + r (t - s)) + 2 gamma r c' + c'')
  *   gy = q^gamma (A' c + A (gamma c (t - s)/q - x))
- * q is kept from 0 in the denominators only: it underflows where c does. */
+ * q is kept from 0 in the denominators only: it underflows where c does.   
+ * 2.7 ulp at x = -1.171, y = 0, gamma = 1.3; hx may cancel. */
 LOSS(sigmoid_focal)
 {
     T gamma = p[1], one = p[0] < 0 ? 1 : p[0], zero = p[0] < 0 ? 1 : R(1.0) - p[0], zerolo = p[0] < 0 ? 0 : (R(1.0) - zero) - p[0];
@@ -379,7 +392,8 @@ LOSS(sigmoid_focal)
     T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + zerolo * k + zero * klo);
     T power = NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
     T inverse = R(1.0) / (q.hi < T_MIN ? T_MIN : q.hi), r = (k - y) * st * inverse;
-    T c = v * (gamma * qlo * inverse) + (u * ce.c + ce.v * (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power) + NAME(lf_product_error)(u, ce.v, v));
+    T ulo = gamma * qlo * inverse * u + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
+    T c = ulo * ce.v + (u * ce.c + NAME(lf_product_error)(u, ce.v, v));
     T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
     return (VG){ .v = v, .c = NAME(lf_finite)(c),
                  .gx = u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
@@ -390,7 +404,8 @@ LOSS(sigmoid_focal)
 /* ---- divergences -------------------------------------------------------------------------------------------------------------------- */
 
 /* Kullback-Leibler, x = log-probability, y = probability.  v = y (log y - x);  gx = -y,  gy = log y - x + 1.
- * y = 0 gives 0 even for x = -inf (and gy = 0 there, -inf for finite x); y < 0 gives NaN. */
+ * y = 0 gives 0 even for x = -inf (and gy = 0 there, -inf for finite x); y < 0 gives NaN.
+ * 2.9 ulp at x = -0.283, y = 0.768 while |log y - x| > |log y|/16: log y is known to 2^-29. */
 LOSS(kl_div)
 {
     T l = NAME(lf_log)(y);
@@ -401,7 +416,7 @@ LOSS(kl_div)
 }
 
 /* The same with y = log-probability.  v = e (y - x), e = exp(y);  gx = -e,  gy = e (y - x + 1).
- * y = -inf gives 0 even for x = -inf. */
+ * y = -inf gives 0 even for x = -inf.   0.73 ulp. */
 LOSS(kl_div_log)
 {
     T e = NAME(lf_exp)(y);
@@ -444,7 +459,7 @@ static inline T NAME(lf_js_core)(T z)
 /* Jensen-Shannon, x and y probabilities (Lin 1991).  s = x + y, u = |x - y|/s, M = max, n = min:
  *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u)/4                  gx = log(2x/s)/2,   gy = log(2y/s)/2
  * for u < 1/2 from f's series, t = (x - y)^2/s: (t + t u^2 (...))/4.  0 for x = y, also 0 = 0; (x + y)/2 log 2 where one is 0; negative x
- * or y: NaN. */
+ * or y: NaN.   0.86 ulp. */
 LOSS(js_div)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y), s = NAME(lf_minus)(x, -y);
@@ -454,7 +469,8 @@ LOSS(js_div)
     T a = 2 * large * t.r, b = 2 * small * t.r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
     T va = large * la, vb = NAME(lf_times)(small, lb);
     NAME(LfPair) far = NAME(lf_minus)(va, -vb);
-    T arest = ((2 * large - as) - NAME(lf_product_error)(a, s.hi, as)) - a * s.lo;                /* large (log(2 large/s) - log a) = arest/2 */
+    /* log(2 large/s) - log(a) = arest/(2 large), likewise for small */
+    T arest = ((2 * large - as) - NAME(lf_product_error)(a, s.hi, as)) - a * s.lo;
     T brest = ((2 * small - bs) - NAME(lf_product_error)(b, s.hi, bs)) - b * s.lo;
     T farlo = far.lo + (large * NAME(lf_log_rest)(a, la) + NAME(lf_product_error)(large, la, va)) + (arest + brest) / 2
             + (small * NAME(lf_log_rest)(b, lb) + NAME(lf_product_error)(small, lb, vb));
@@ -467,7 +483,7 @@ LOSS(js_div)
 
 /* Jensen-Shannon, x and y log-probabilities.  D = |x - y|, m = exp(-D) - 1, u = -m/(2 + m), M = max, L = log 2 - log(1 + exp(-D)):
  *   v  = exp(M) m^2/(2 + m) (1 + u^2 (...))/4 for u < 1/2,  (exp(M) L + exp(n) (L - D))/2 beyond        gx = exp(x) log(1 +- u)/2
- * Within 8 ulp. */
+ * 7.3 ulp at x = -0.233, y = -0.098. */
 LOSS(js_div_log)
 {
     T d = x == y ? 0 : ABS(x - y), m = NAME(lf_expm1)(-d), u = -m / (R(2.0) + m), z2 = u * u;
@@ -482,13 +498,18 @@ LOSS(js_div_log)
 
 /* ---- likelihoods -------------------------------------------------------------------------------------------------------------------- */
 
-#define LOG2PI_HI R(0x1.d67f1cp+0)     /* 24 bits */
-#define LOG2PI_LO R(0x1.0c97d694d252fp-25)
+#ifdef LF_T_FLOAT
+#define LOG2PI_HI 0x1.d67f1cp+0f
+#define LOG2PI_LO 0x1.0c97d6p-25f
+#else
+#define LOG2PI_HI 0x1.d67f1c864beb5p+0
+#define LOG2PI_LO -0x1.65b5a1b7ff5dfp-54
+#endif
 
 /* Gaussian, z = var.  s = max(z, eps), d = x - y, q = d/s:
  *   v  = (log s + d^2/s)/2 + full log(2 pi)/2
  *   gx = q,  gz = (1 - d^2/s)/(2s)       the clamp passes the gradient, as torch's,   hx = 1/s
- * Ill-conditioned where log s < 0 nearly cancels d^2/s.  z = inf gives inf; z < 0 is bad. */
+ * z = inf gives inf; z < 0 is bad.   1.75 ulp while |v| > |log s|/16: log s < 0 may cancel d^2/s, and is known to 2^-29. */
 LOSS(gaussian_nll)
 {
     T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log)(s);
@@ -496,7 +517,7 @@ LOSS(gaussian_nll)
     NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
     T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
     return (VG){ .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = t.q, .gy = -t.q, .gz = t.r * (R(1.0) - t.v) / 2, .hx = t.r,
-                 .bad = z < 0 ? 3 : 0 };
+                 .bad = -(I)(z < 0) & 3 };
 }
 
 /* Stirling's y log y - y + log(2 pi y)/2 for log(y!), where y > 1, else 0: value, error and derivative. */
@@ -518,7 +539,8 @@ static inline VG NAME(lf_add_stirling)(VG r, T y)
 }
 
 /* Poisson, x the rate.  s = x + eps, l = log s:  v = x - y l,  gx = 1 - y/s,  gy = -l,  hx = y/s^2.
- * Ill-conditioned where x nearly equals y l.  y = 0 gives x; x < -eps NaN.  full adds Stirling's log y! where y > 1. */
+ * y = 0 gives x; x < -eps NaN.  3.5 ulp while |v| > |y l|/16: the terms may cancel, and l is known to 2^-29.
+ * full adds Stirling's log y! where y > 1: 0.72 ulp, no cancellation. */
 static inline VG NAME(lf_poisson)(T x, T y, T eps)
 {
     NAME(LfPair) s = NAME(lf_minus)(x, -eps);
@@ -529,7 +551,7 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
 }
 
 /* Poisson, x the logarithm of the rate.  e = exp(x):  v = e - y x,  gx = e - y,  gy = -x,  hx = e.
- * Ill-conditioned where e nearly equals y x.  e = inf wins over y x = inf; y = 0 gives e. */
+ * e = inf wins over y x = inf; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
     T e = NAME(lf_exp)(x), yx = NAME(lf_times)(y, x);
@@ -560,13 +582,14 @@ LOSS(poisson_nll_log_full)
 }
 
 /* Gamma, x the logarithm of the mean: scikit-learn's HalfGammaLoss, LightGBM's and XGBoost's gamma objective, constants dropped.
- * t = y exp(-x):  v = x + t,  gx = 1 - t,  gy = exp(-x),  hx = t.   t = inf wins over x = -inf.  y < 0 is bad. */
+ * t = y exp(-x):  v = x + t,  gx = 1 - t,  gy = exp(-x),  hx = t.   t = inf wins over x = -inf.  y < 0 is bad.
+ * 2 ulp while |v| > |x|/16: for x < 0 the terms may cancel, and t is known to 2^-28. */
 LOSS(gamma_nll_log)
 {
     T e = NAME(lf_exp)(-x), t = NAME(lf_times)(y, e);
     NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t);
     T c = d.lo + (y * NAME(lf_exp_rest)(-x, e) + NAME(lf_product_error)(y, e, t));
-    return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = y < 0 ? 2 : 0 };
+    return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0) };
 }
 
 /* exp(k x) with its error; what the product's rounding drops is in hi too. */
@@ -586,7 +609,7 @@ static inline T NAME(lf_quotient_error)(T a, T b, T q)
 /* Tweedie, x the logarithm of the mean: scikit-learn's HalfTweedieLoss, LightGBM's and XGBoost's tweedie objective, constants dropped.
  * power p, not 1 or 2; A = exp((1 - p) x), B = exp((2 - p) x):
  *   v  = B/(2 - p) - y A/(1 - p),  gx = B - y A,  gy = -A/(1 - p),  hx = (2 - p) B - (1 - p) y A
- * One sign for 1 < p < 2, y >= 0; elsewhere the terms may cancel.  y < 0 is bad for p > 0. */
+ * One sign for 1 < p < 2, y >= 0: 0.67 ulp.  Elsewhere the terms, known to 2^-28, may cancel.  y < 0 is bad for p > 0. */
 LOSS(tweedie_nll_log)
 {
     T p1 = R(1.0) - p[0], p2 = R(2.0) - p[0];
@@ -598,7 +621,7 @@ LOSS(tweedie_nll_log)
     T alo = NAME(lf_quotient_error)(ya, p1, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya)) / p1;
     T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2, vb) + b.lo / p2 - alo);
     return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = b.hi - ya, .gy = -a.hi / p1, .hx = p2 * b.hi - p1 * ya,
-                 .bad = (p[0] > 0) & (y < 0) ? 2 : 0 };
+                 .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0)) };
 }
 
 /* (atanh(s)/s - 1)/s^2 in z = s^2 for |s| <= 1/3; relative error 2^-31 (float), 2^-58. */
@@ -631,7 +654,8 @@ static inline T NAME(lf_atanh_core)(T z)
  * With d = x - y, s = d/(x + y), t = d^2/(x + y) and P = 1/3 + s^2/5 + s^4/7 + ..., log(x/y) = 2 (s + s^3 P), and for |s| <= 1/3 the
  * deviances are formed from t without cancellation. */
 
-/* Poisson.  v = 2 (x - y + y log(y/x)) = 2 t (1 - s (1 - s) P);  gx = 2 d/x,  gy = 2 log(y/x),  hx = 2 y/x^2.   y = 0 gives 2x. */
+/* Poisson.  v = 2 (x - y + y log(y/x)) = 2 t (1 - s (1 - s) P);  gx = 2 d/x,  gy = 2 log(y/x),  hx = 2 y/x^2.   y = 0 gives 2x.
+ * 1.4 ulp at x = 1.638, y = 3.065. */
 LOSS(poisson_deviance)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y);
@@ -640,13 +664,15 @@ LOSS(poisson_deviance)
     T near = t.v - less, nearlo = ((t.v - near) - less) + t.c;
     T r = y / x, l = NAME(lf_log)(r), rx = r * x, yl = NAME(lf_times)(y, l);
     NAME(LfPair) far = NAME(lf_minus)(d.hi, -yl);
-    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl) + ((y - rx) - NAME(lf_product_error)(r, x, rx));
+    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl)
+            + ((y - rx) - NAME(lf_product_error)(r, x, rx));
     I close = ABS(s) <= R(0.33);
     return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * d.hi / x,
-                 .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l, .hx = 2 * r / x, .bad = x <= 0 ? 1 : y < 0 ? 2 : 0 };
+                 .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l, .hx = 2 * r / x, .bad = NAME(lf_bad)(x <= 0, y < 0) };
 }
 
-/* Gamma.  r = y/x:  v = 2 (r - 1 - log r) = 2 t (1 + s (1 + s) P)/x;  gx = 2 d/x^2,  gy = -2 d/(x y),  hx = 2 (2r - 1)/x^2. */
+/* Gamma.  r = y/x:  v = 2 (r - 1 - log r) = 2 t (1 + s (1 + s) P)/x;  gx = 2 d/x^2,  gy = -2 d/(x y),  hx = 2 (2r - 1)/x^2.
+ * 1.13 ulp. */
 LOSS(gamma_deviance)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y);
@@ -658,14 +684,14 @@ LOSS(gamma_deviance)
     T farlo = far.lo + above.lo - NAME(lf_log_rest)(r, l) + NAME(lf_quotient_error)(y, x, r) * above.hi / r;
     I close = ABS(s) <= R(0.33);
     return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * u / x, .gy = -2 * u / y,
-                 .hx = (4 * r - 2) / x / x, .bad = x <= 0 ? 1 : y <= 0 ? 2 : 0 };
+                 .hx = (4 * r - 2) / x / x, .bad = NAME(lf_bad)(x <= 0, y <= 0) };
 }
 
 /* Tweedie of power p, not 0, 1 or 2.  a = x^(1-p), b = y^(1-p), r = (y - x)/x:
  *   v  = 2 ((max(y, 0) b/(2-p) - y a)/(1-p) + x a/(2-p)),   gx = 2 a (1 - y/x),   gy = 2 (b - a)/(1-p),   hx = 2 a (1 - p d/x)/x
  * The terms cancel to a d^2/x as y approaches x: for |r| < 1/4 it is a d^2/x times the binomial series' rest
  *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
- * y < 0 is bad for p > 0, y = 0 for p >= 2. */
+ * y < 0 is bad for p > 0, y = 0 for p >= 2.   Relative error below 2^-15/|1 - p| in float, worst just outside |r| = 1/4. */
 LOSS(tweedie_deviance)
 {
     T power = p[0], p1 = R(1.0) - power, p2 = R(2.0) - power, c1 = 2 / p1, c2 = 2 / p2, d = x - y, u = d / x;
@@ -676,7 +702,7 @@ LOSS(tweedie_deviance)
     T far = c1 * (yb / p2 - y * a) + c2 * x * a;
     return (VG){ .v = ABS(u) < R(0.25) ? a * d * u * h : far, .gx = 2 * a * u, .gy = c1 * ((y < 0 ? 0 : b) - a),
                  .hx = 2 * a * (R(1.0) - power * u) / x,
-                 .bad = x <= 0 ? 1 : ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0)) ? 2 : 0 };
+                 .bad = NAME(lf_bad)(x <= 0, ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0))) };
 }
 
 #undef LOG2PI_HI
