@@ -377,8 +377,8 @@ LOSS(bce_logits_pos_weight)
  *   gx = A q^gamma (gamma r c + c')
  *   hx = A q^gamma (gamma c ((gamma - 1) r^2 + r (t - s)) + 2 gamma r c' + c'')
  *   gy = q^gamma (A' c + A (gamma c (t - s)/q - x))
- * q is kept from 0 in the denominators only: it underflows where c does.   
- * 2.7 ulp at x = -1.171, y = 0, gamma = 1.3; hx may cancel. */
+ * q is kept from 0 in the denominators only: it underflows where c does.
+ * 2.8 ulp at x = 0.958, y = 1, gamma = 1.3; hx may cancel. */
 LOSS(sigmoid_focal)
 {
     T gamma = p[1], one = p[0] < 0 ? 1 : p[0], zero = p[0] < 0 ? 1 : R(1.0) - p[0], zerolo = p[0] < 0 ? 0 : (R(1.0) - zero) - p[0];
