@@ -1,7 +1,6 @@
 """Settings a user can see and change."""
 
 import contextlib
-import importlib.metadata
 
 from lossfast import _core
 
@@ -41,6 +40,8 @@ def show_config():
     >>> lf.show_config()  # doctest: +ELLIPSIS
     lossfast ...
     """
+    import importlib.metadata
+
     openmp, compiler = _core.build_info()
     print(f"lossfast     {importlib.metadata.version('lossfast')}")
     print(f"ISA          {_core.get_isa()} (available: {', '.join(_core.isas())}; LOSSFAST_ISA forces a lower one)")

@@ -21,24 +21,29 @@
 #define LF_CHUNK 2048           /* elements in hand in an elementwise loss */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_GROUP 16             /* rows of a tile in hand */
-#define LF_GROUP_ELEMENTS 65536 /* of the rows between whose passes the cache must hold */
+#define LF_GROUP_ELEMENTS 32768 /* of the rows whose exponentials are kept between the passes */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
-#define LF_MASKED INT64_MIN     /* label of a position that `where` excludes */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32 };
 
 #define LF_LN2_HI 0x1.62e42fefa38p-1
 #define LF_LN2_LO 0x1.ef35793c7673p-45
 
-static inline double lf_lane_sum(const double *lane)
+static inline double lf_half_lane_sum(const double *a)
 {
-    double a[16], b[8];
-#pragma omp simd
-    for (int l = 0; l < 16; l++)
-        a[l] = lane[l] + lane[l + 16];
+    double b[8];
 #pragma omp simd
     for (int l = 0; l < 8; l++)
         b[l] = a[l] + a[l + 8];
     return ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));
+}
+
+static inline double lf_lane_sum(const double *lane)
+{
+    double a[LF_LANES / 2];
+#pragma omp simd
+    for (int l = 0; l < LF_LANES / 2; l++)
+        a[l] = lane[l] + lane[l + LF_LANES / 2];
+    return lf_half_lane_sum(a);
 }
 
 static inline double lf_nearest(double x) /* |x| < 2^51 */

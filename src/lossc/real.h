@@ -42,7 +42,7 @@
 #define T_MAX 0x1.fffffep127f
 #define T_INF __builtin_inff()
 #define T_NAN __builtin_nanf("")
-#define T_LN2_HI 0x1.62e4p-1f    /* 14 bits: n T_LN2_HI is exact for |n| < 2^10, with FMA or without */
+#define T_LN2_HI 0x1.62e4p-1f    /* 15 bits: n T_LN2_HI is exact for |n| < 2^9, with FMA or without */
 #define T_LN2_LO 0x1.7f7d1cp-20f
 #define ABS(x) __builtin_fabsf(x)
 #define SQRT(x) __builtin_sqrtf(x)

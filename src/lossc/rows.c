@@ -18,7 +18,7 @@
 #define LF_T_FLOAT
 #include "real.h"
 #define T_CODE LF_F32
-#define T_FAR 512.0f
+#define T_FAR 220.0f
 #define T_SHIFT 64
 #define T_UNSHIFT 0x1p-64
 #include "vmath.h"

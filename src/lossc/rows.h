@@ -12,7 +12,7 @@
  *
  * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout;
  * larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice depends on C only.
- * Order: within a run or a tile at most LF_RUN / LF_LANES terms are added in T, then everything in double, in an order fixed by C.
+ * Order: two terms are added in T, then everything in double, in an order fixed by C.
  */
 
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
@@ -39,14 +39,20 @@ static inline NAME(Ref) NAME(row_ref)(T m)
                        .f = (1 + (-r + lf_exp_tail_f64(-r))) * T_UNSHIFT};
 }
 
-/* e(x), within 1 ulp; NaN stays NaN. Here floor <= x, so |n| < 2^11 and r is exact, also without FMA (real.h). */
+/* e(x), within 1 ulp; NaN stays NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
 static inline T NAME(row_exp)(T x, T magic, T floor)
 {
     x = floor > x ? floor : x;
     const T t = x * T_LOG2E + magic, n = t - magic;
     T r = x - n * T_LN2_HI;
     r = r - n * T_LN2_LO;
-    return ((NAME(lf_exp_curve)(r) * r + 1) * r + 1) * REAL(BITS(t) << T_MANT);
+    return (1 + (r + NAME(lf_exp_tail)(r))) * REAL(BITS(t) << T_MANT);
+}
+
+/* e where x != m, else 0: by bits, since a selection invites gcc to branch around the exponential and leave the loop scalar. */
+static inline T NAME(row_other)(T e, T x, T m)
+{
+    return REAL(BITS(e) & -(U)(x != m));
 }
 
 static inline T NAME(row_shift)(T x, T m)
@@ -96,10 +102,12 @@ static T NAME(run_max)(const T *x, ptrdiff_t n)
     return lane[0];
 }
 
-/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. */
-static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
+/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. Lanes l and l + LF_LANES / 2 are added in T, all else in
+ * double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. keep: NULL, or room for the e(x), whole groups of lanes. */
+static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count, T *keep)
 {
-    T acc[LF_LANES] = {0}, all[LF_LANES] = {0}, pad[LF_LANES];
+    double acc[LF_LANES / 2] = {0}, whole[LF_LANES / 2];
+    T all[LF_LANES / 2] = {0}, pad[LF_LANES], e[LF_LANES];
     for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
         const T *a = x + i;
         if (n - i < LF_LANES) {
@@ -109,18 +117,25 @@ static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int m
         }
 #pragma omp simd
         for (int l = 0; l < LF_LANES; l++) {
-            const T e = NAME(row_exp)(a[l], ref.magic, ref.floor);
-            acc[l] += masked && a[l] == m ? 0 : e;
+            e[l] = NAME(row_exp)(a[l], ref.magic, ref.floor);
+            if (keep)
+                keep[i + l] = e[l];
+        }
+#pragma omp simd
+        for (int l = 0; l < LF_LANES / 2; l++) {
+            const T y = e[l], z = e[l + LF_LANES / 2];
+            const T p = masked ? NAME(row_other)(y, a[l], m) : y, q = masked ? NAME(row_other)(z, a[l + LF_LANES / 2], m) : z;
+            acc[l] += (double)(p + q);
             if (masked)
-                all[l] += e;
+                all[l] += y + z;
         }
     }
-    double wide[LF_LANES], whole[LF_LANES];
-    for (int l = 0; l < LF_LANES; l++)
-        wide[l] = acc[l], whole[l] = all[l];
-    const double sum = lf_lane_sum(wide);
-    if (masked)
-        *count += lf_nearest((lf_lane_sum(whole) - sum) * ref.f); /* f e(m) = 1 */
+    const double sum = lf_half_lane_sum(acc);
+    if (masked) {
+        for (int l = 0; l < LF_LANES / 2; l++)
+            whole[l] = all[l];
+        *count += lf_nearest((lf_half_lane_sum(whole) - sum) * ref.f); /* f e(m) = 1 */
+    }
     return sum;
 }
 
@@ -245,6 +260,9 @@ static void NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
             for (ptrdiff_t c = 0; c < j->c; c++)
                 tile[c * LF_W + l] = row[c];
         }
+    } else if (n == LF_W && a->dtype == T_CODE && lf_evenly(off, sizeof(T), n)) {
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            memcpy(tile + c * LF_W, a->data + off[0] + c * stride[0], LF_W * sizeof(T));
     } else {
         NAME(lf_load_tile)(tile, a->data, a->dtype, off, stride[0], n, j->c);
         for (ptrdiff_t c = j->c - 1; n < LF_W && c > 0; c--) /* from rows of n to rows of LF_W, last first */
@@ -257,6 +275,14 @@ static void NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
 
 static void NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
 {
+    for (ptrdiff_t l = 0; j->cdim > 1 && l < n; l++) {
+        T row[LF_SMALL_C];
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            row[c] = tile[c * LF_W + l];
+        NAME(row_move)(j, a, stride, off[l], 0, j->c, row, 1);
+    }
+    if (j->cdim > 1)
+        return;
     for (ptrdiff_t c = 1; n < LF_W && c < j->c; c++)
         memmove(tile + c * n, tile + c * LF_W, n * sizeof(T));
     NAME(lf_store_tile)(a->data, a->dtype, off, stride[0], tile, n, j->c, j->stream);
@@ -268,26 +294,27 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) *r)
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
     const uint64_t classes = indices ? (uint64_t)j->c : 1;
-    const int64_t ignored = indices ? j->ignore_index : LF_MASKED;
-    int64_t y[LF_W], any = 0;
+    int64_t y[LF_W], skip[LF_W], any = 0;
     ptrdiff_t off[LF_W], bad = 0;
     if (indices) {
         NAME(rows_offsets)(j, &j->t, r, off);
         lf_load_labels(y, j->t.data, j->t.dtype, off, r->n);
+        memset(y + r->n, 0, (LF_W - r->n) * sizeof *y);
     } else
         memset(y, 0, sizeof y);
+    for (ptrdiff_t l = 0; l < LF_W; l++)
+        skip[l] = l < r->n ? 0 : -1;
     if (j->where.data) {
         NAME(rows_offsets)(j, &j->where, r, off);
         for (ptrdiff_t l = 0; l < r->n; l++)
-            y[l] = !j->where.data[off[l]] ? LF_MASKED : y[l];
+            skip[l] = j->where.data[off[l]] ? 0 : -1;
     }
-    for (ptrdiff_t l = r->n; l < LF_W; l++)
-        y[l] = LF_MASKED;
+    for (ptrdiff_t l = 0; indices && l < LF_W; l++)
+        skip[l] |= -(int64_t)(y[l] == j->ignore_index);
 #pragma omp simd reduction(| : any)
     for (int l = 0; l < LF_W; l++) {
-        const int64_t in = -(int64_t)((uint64_t)y[l] < classes), skip = -(int64_t)(y[l] == LF_MASKED) | -(int64_t)(y[l] == ignored);
-        const int64_t counts = in & ~skip;
-        any |= ~in & ~skip;
+        const int64_t in = -(int64_t)((uint64_t)y[l] < classes), counts = in & ~skip[l];
+        any |= ~in & ~skip[l];
         r->label[l] = (y[l] & counts) | ~counts;
         r->wt[l] = counts ? 1 : 0;
     }
@@ -295,7 +322,7 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) *r)
         r->wt[l] = r->label[l] < 0 ? 0 : (double)w[r->label[l]];
     if (!any)
         return -1;
-    while ((uint64_t)y[bad] < classes || y[bad] == LF_MASKED || y[bad] == ignored)
+    while (skip[bad] || (uint64_t)y[bad] < classes)
         bad++;
     return r->first + bad;
 }
@@ -352,8 +379,14 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff
     return buf;
 }
 
+/* Exponentials of a row kept for the second pass, and the reference each run of them was taken with: exp(x - m) = f e. */
+typedef struct {
+    T *e;
+    double *m, *f;
+} NAME(Kept);
+
 /* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const NAME(Kept) *kept)
 {
     const int spread = NAME(row_spread)(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY, top = 0;
@@ -371,7 +404,11 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
         }
         if (NAME(row_far)(m))
             x = NAME(row_logits)(j, r, l, c, n, m, buf);
-        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count) : NAME(run_sum)(x, n, ref, 0, top, NULL));
+        if (kept) {
+            s += ref.f * NAME(run_sum)(x, n, ref, 1, top, &count, kept->e + c);
+            kept->m[c / LF_RUN] = m, kept->f[c / LF_RUN] = ref.f;
+        } else
+            s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count, NULL) : NAME(run_sum)(x, n, ref, 0, top, NULL, NULL));
         if (spread)
             NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -409,30 +446,33 @@ static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at
 /* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
 static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at, T *e)
 {
-    double s[LF_GROUP] = {0}, whole[LF_GROUP] = {0};
-    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP];
+    double s[LF_GROUP] = {0};
+    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], all[LF_GROUP] = {0}, pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
+    for (int l = 0; l < LF_GROUP; l++)
+        nothing[l] = -INFINITY;
     memcpy(top, r->top + at, sizeof top);
     memcpy(magic, r->magic + at, sizeof magic);
     memcpy(floor, r->floor + at, sizeof floor);
-    for (ptrdiff_t c0 = 0; c0 < classes; c0 += 16) {
-        T acc[LF_GROUP] = {0}, all[LF_GROUP] = {0};
-        for (ptrdiff_t c = c0; c < classes && c < c0 + 16; c++)
+    for (ptrdiff_t c = 0; c < classes; c += 2) {
+        const T *v = x + c * LF_W, *w = c + 1 < classes ? v + LF_W : nothing;
+        T *ev = e ? e + c * LF_W : NULL, *ew = e && c + 1 < classes ? ev + LF_W : spare;
 #pragma omp simd
-            for (int l = 0; l < LF_GROUP; l++) {
-                const T v = x[c * LF_W + l], y = NAME(row_exp)(v, magic[l], floor[l]);
-                acc[l] += v == top[l] ? 0 : y;
-                all[l] += y;
-                if (e)
-                    e[c * LF_W + l] = y;
-            }
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
+            const T p = NAME(row_other)(y, v[l], top[l]), q = NAME(row_other)(z, w[l], top[l]);
+            pair[l] = p + q;
+            all[l] += y + z;
+            if (e)
+                ev[l] = y, ew[l] = z;
+        }
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
-            s[l] += acc[l], whole[l] += all[l];
+            s[l] += pair[l];
     }
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
         const double f = r->f[at + l];
-        r->s[at + l] = s[l] * f + (lf_nearest((whole[l] - s[l]) * f) - 1);
+        r->s[at + l] = s[l] * f + (lf_nearest(((double)all[l] - s[l]) * f) - 1); /* f e(m) = 1 */
     }
 }
 
@@ -480,7 +520,7 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
     for (ptrdiff_t l = 0; l < n; l++) {
         /* rows of -inf only, or with more than one +inf, have no distribution */
         const int none = (j->op != LF_LOGSUMEXP) & ((r->m[l] == -INFINITY) | ((r->m[l] == INFINITY) & (r->s[l] > 0)));
-        r->s[l] = none ? NAN : r->s[l];
+        r->s[l] = r->s[l] < 0 ? 0 : none ? NAN : r->s[l]; /* < 0: no classes */
         r->delta[l] = NAME(row_log1p)(r->s[l]);
     }
     if (index)
@@ -521,15 +561,15 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
     }
 }
 
-/* The label's own entry of the gradient, without cancellation: k (mass p - u); e is its exponential. */
-static inline T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, T e)
+/* The label's own entry of the gradient, without cancellation: k (mass p - u). */
+static inline T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, double p)
 {
     const T *w = j->weight;
     const double mass = r->mass[l], s = r->s[l];
     double u = r->wt[l];
     if (j->smoothing != 0)
         u = (1 - j->smoothing) * u + j->smoothing / (double)j->c * (w ? (double)w[r->label[l]] : 1);
-    return (T)(r->kd[l] * (r->xt[l] == r->top[l] ? (mass - u) - mass * (s / (1 + s)) : mass * (e * (r->f[l] / (1 + s))) - u));
+    return (T)(r->kd[l] * (r->xt[l] == r->top[l] ? (mass - u) - mass * (s / (1 + s)) : mass * p - u));
 }
 
 /* ---- second pass: one output element each. `step` is 1 across a tile (a row per lane) and 0 along a row ---------------------------------- */
@@ -559,9 +599,9 @@ LF_EMIT NAME(emit_grad)(T *o, const T *e, ptrdiff_t n, const T *pf, const T *kma
         o[i] = e[i] * LF_LANE(pf) * LF_LANE(kmass);
 }
 
-LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) *r, ptrdiff_t l, int step)
+LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) *r, ptrdiff_t l, const T *pf, int step)
 {
-    const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l, *pf = r->pf + l;
+    const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l;
 #pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) {
         const T ku = LF_LANE(k) * u[i], a = (LF_LANE(kmass) - ku) - LF_LANE(kmass) * LF_LANE(q), b = LF_LANE(kmass) * (e[i] * LF_LANE(pf)) - ku;
@@ -624,7 +664,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
     } else
         for (ptrdiff_t c = 0; c < j->c; c++)
             if (u)
-                NAME(emit_grad_spread)(o + c * LF_W, x + c * LF_W, e + c * LF_W, u + c * LF_W, n, r, 0, 1);
+                NAME(emit_grad_spread)(o + c * LF_W, x + c * LF_W, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
             else
                 NAME(emit_grad)(o + c * LF_W, e + c * LF_W, n, r->pf, r->kmass, 1);
     for (ptrdiff_t l = 0; l < r->n; l++)
@@ -632,63 +672,86 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
             for (ptrdiff_t c = 0; c < j->c; c++)
                 o[c * LF_W + l] = 0;
         else if (j->op == LF_CE_INDEX)
-            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l, e[r->label[l] * LF_W + l]);
+            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l, (double)e[r->label[l] * LF_W + l] * (double)r->pf[l]);
     NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
 }
 
-/* Second pass over a row, which the first has left in the second-level cache; exponentials are taken again. */
-static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+/* Where a run of outputs can be written in place, its address; else buf, which row_put then stores. */
+static T *NAME(row_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, T *buf)
 {
-    const int spread = NAME(row_spread)(j);
+    char *p = a->data + off + c * (ptrdiff_t)sizeof(T);
+    return j->cdim == 1 && a->dtype == T_CODE && stride[0] == sizeof(T) && (uintptr_t)p % sizeof(T) == 0 && !j->stream ? (T *)p : buf;
+}
+
+static void NAME(row_put)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *o, T *buf)
+{
+    if (o == buf)
+        NAME(row_move)(j, a, stride, off, c, n, buf, 1);
+}
+
+/* Second pass over a row: exponentials as kept, or taken again from logits that the first pass has left in the second-level cache. */
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const NAME(Kept) *kept)
+{
+    const int spread = NAME(row_spread)(j), logits = !kept || j->op == LF_LOG_SOFTMAX || spread;
     const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
-    T buf[LF_RUN], ubuf[LF_RUN], e[LF_RUN], o[LF_RUN], dot = 0;
-    if (j->op == LF_SOFTMAX && j->gx.data) {
-        double sum = 0;
+    T buf[LF_RUN], ubuf[LF_RUN], ebuf[LF_RUN], obuf[LF_RUN], dot = 0, *o;
+    double sum = 0;
+    for (int pass = j->op == LF_SOFTMAX && j->gx.data ? 0 : 1; pass < 2; pass++)
         for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-            const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
-            for (ptrdiff_t i = 0; i < n; i++)
-                e[i] = NAME(row_exp)(x[i], magic, floor) * r->pf[l] * u[i];
-            sum += NAME(run_total)(e, n);
-        }
-        dot = (T)sum;
-    }
-    for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
-        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-        const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NULL;
-        if (j->gx.data && spread)
-            u = NAME(row_masses)(j, r, l, c, n, ubuf);
-        else if (j->gx.data && j->op == LF_SOFTMAX)
-            u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
-        if (j->op == LF_SOFTMAX || j->gx.data)
+            const T *x = logits ? NAME(row_logits)(j, r, l, c, n, r->m[l], buf) : NULL, *u = NULL, *e = kept ? kept->e + c : ebuf;
+            T pf = r->pf[l];
+            if (kept && kept->m[c / LF_RUN] != r->m[l]) { /* a run from before the maximum: its factor alone may be too small for T */
+                pf = (T)(kept->f[c / LF_RUN] / T_UNSHIFT * lf_exp_f64(kept->m[c / LF_RUN] - (double)r->m[l]) / (1 + r->s[l]));
+                for (ptrdiff_t i = 0; i < n; i++)
+                    ebuf[i] = e[i] * (T)T_UNSHIFT;
+                e = ebuf;
+            }
+            if (j->gx.data && spread)
+                u = NAME(row_masses)(j, r, l, c, n, ubuf);
+            else if (j->gx.data && j->op == LF_SOFTMAX)
+                u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
+            if (!kept && (j->op == LF_SOFTMAX || j->gx.data))
 #pragma omp simd
-            for (ptrdiff_t i = 0; i < n; i++)
-                e[i] = NAME(row_exp)(x[i], magic, floor);
-        if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
-            if (j->op == LF_SOFTMAX)
-                NAME(emit_softmax)(o, e, n, &r->pf[l], 0);
-            else
-                NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
-            NAME(row_move)(j, &j->out, j->oc, r->off_out[l], c, n, o, 1);
+                for (ptrdiff_t i = 0; i < n; i++)
+                    ebuf[i] = NAME(row_exp)(x[i], magic, floor);
+            if (pass == 0) {
+                for (ptrdiff_t i = 0; i < n; i++)
+                    obuf[i] = e[i] * pf * u[i];
+                sum += NAME(run_total)(obuf, n);
+                dot = (T)sum;
+                continue;
+            }
+            if (j->gt.data) {
+                o = NAME(row_out)(j, &j->gt, j->gtc, r->off_gt[l], c, obuf);
+                NAME(emit_target_grad)(o, x, n, &r->top[l], &r->tdelta[l], &k, w ? w + c : NULL, 0);
+                NAME(row_put)(j, &j->gt, j->gtc, r->off_gt[l], c, n, o, obuf);
+            }
+            if (j->gx.data) {
+                o = NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
+                const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
+                const T patch = y >= 0 && y < n ? NAME(row_patch)(j, r, l, (double)e[y] * (double)pf) : 0;
+                if (r->label[l] < 0)
+                    memset(o, 0, n * sizeof(T));
+                else if (j->op == LF_SOFTMAX)
+                    NAME(emit_softmax_grad)(o, e, u, n, &pf, &dot, 0);
+                else if (u)
+                    NAME(emit_grad_spread)(o, x, e, u, n, r, l, &pf, 0);
+                else
+                    NAME(emit_grad)(o, e, n, &pf, &r->kmass[l], 0);
+                if (y >= 0 && y < n)
+                    o[y] = patch;
+                NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
+            }
+            if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
+                o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
+                if (j->op == LF_SOFTMAX)
+                    NAME(emit_softmax)(o, e, n, &pf, 0);
+                else
+                    NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
+                NAME(row_put)(j, &j->out, j->oc, r->off_out[l], c, n, o, obuf);
+            }
         }
-        if (j->gt.data) {
-            NAME(emit_target_grad)(o, x, n, &r->top[l], &r->tdelta[l], &k, w ? w + c : NULL, 0);
-            NAME(row_move)(j, &j->gt, j->gtc, r->off_gt[l], c, n, o, 1);
-        }
-        if (!j->gx.data)
-            continue;
-        if (r->label[l] < 0)
-            memset(o, 0, n * sizeof(T));
-        else if (j->op == LF_SOFTMAX)
-            NAME(emit_softmax_grad)(o, e, u, n, &r->pf[l], &dot, 0);
-        else if (u)
-            NAME(emit_grad_spread)(o, x, e, u, n, r, l, 0);
-        else
-            NAME(emit_grad)(o, e, n, &r->pf[l], &r->kmass[l], 0);
-        if (j->op == LF_CE_INDEX && r->label[l] >= c && r->label[l] < c + n)
-            o[r->label[l] - c] = NAME(row_patch)(j, r, l, e[r->label[l] - c]);
-        NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, 1);
-    }
 }
 
 /* Derivative of the unscaled sum by the class weights: sum over rows of k t'_c (-log p_c), and the counts of labels in the mean's denominator. */
@@ -751,13 +814,21 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double
             NAME(tile_emit)(j, r, x, e, spread || upstream ? u : NULL);
         }
     } else {
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            NAME(row_stats)(j, r, l);
+        T keep[LF_GROUP_ELEMENTS + LF_W * LF_LANES];
+        double m[LF_GROUP_ELEMENTS / LF_RUN + LF_W], f[LF_GROUP_ELEMENTS / LF_RUN + LF_W];
+        NAME(Kept) kept[LF_W];
+        const ptrdiff_t runs = (j->c + LF_RUN - 1) / LF_RUN, length = (j->c + LF_LANES - 1) / LF_LANES * LF_LANES;
+        const int keeps = j->c <= LF_GROUP_ELEMENTS && (j->op == LF_SOFTMAX || j->gx.data);
+        for (ptrdiff_t l = 0; l < r->n; l++) {
+            if (keeps)
+                kept[l] = (NAME(Kept)){keep + l * length, m + l * runs, f + l * runs};
+            NAME(row_stats)(j, r, l, keeps ? &kept[l] : NULL);
+        }
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
             for (ptrdiff_t l = 0; l < r->n; l++)
-                NAME(row_emit)(j, r, l);
+                NAME(row_emit)(j, r, l, keeps ? &kept[l] : NULL);
         }
     }
     if (gw)
@@ -813,8 +884,10 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else
             NAME(rows_work)(j, &r, gw, gw_mass);
-        for (int l = 0; l < LF_W; l++)
-            sum[l % LF_LANES] += r.loss[l], mass[l % LF_LANES] += r.wt[l];
+        for (int l = 0; l < LF_W; l += LF_LANES)
+#pragma omp simd
+            for (int k = 0; k < LF_LANES; k++)
+                sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
     }
     if (j->stream)
         lf_store_fence();
@@ -832,8 +905,10 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
         r.first = i, r.n = end - i < LF_W ? end - i : LF_W;
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
-        for (int l = 0; l < LF_W; l++)
-            mass[l % LF_LANES] += r.wt[l];
+        for (int l = 0; l < LF_W; l += LF_LANES)
+#pragma omp simd
+            for (int k = 0; k < LF_LANES; k++)
+                mass[k] += r.wt[l + k];
     }
     j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;

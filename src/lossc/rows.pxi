@@ -230,7 +230,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
             check_broadcast(au, positions_shape(ax, ax_axis), "grad_output")
             fill_array(&job.upstream, au, dtype_code(au), job.ndim)
         elif request.upstream is not None:
-            scale = float(request.upstream)
+            scale = upstream_scalar(request)
     if out is not None:
         if mode != 0:
             raise ValueError("out: only with reduction='none'")
@@ -273,7 +273,11 @@ def class_loss(object input, object target, object weight, object ignore_index, 
 
 
 cdef double smoothing_value(object label_smoothing) except -1:
-    cdef double smoothing = label_smoothing
+    cdef double smoothing
+    try:
+        smoothing = label_smoothing
+    except TypeError:
+        raise TypeError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}") from None
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing}")
     return smoothing
