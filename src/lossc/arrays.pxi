@@ -196,7 +196,7 @@ cdef double ordered_sum(const double *part, Py_ssize_t n) noexcept nogil:
 
 
 # Outputs larger than this are written past the caches: what is written last would push out what is read next.
-cdef Py_ssize_t STREAM_BYTES = 16 << 20
+cdef Py_ssize_t STREAM_BYTES = 8 << 20
 
 
 cdef object first_index(Py_ssize_t flat, tuple shape):

@@ -63,7 +63,8 @@ cdef class ValueAndGrad:
                 grad_out = (grad_out,)
             wanted = self.names + ("the Hessian",) if self.hessian else self.names
             if not isinstance(grad_out, tuple) or len(grad_out) != len(wanted):
-                raise ValueError(f"grad_out: expected a tuple of {len(wanted)} arrays, one for each of {', '.join(wanted)}")
+                raise ValueError(f"grad_out: expected a tuple of {len(wanted)} arrays, one for each of {', '.join(wanted)}, "
+                                 f"got {len(grad_out) if isinstance(grad_out, tuple) else type(grad_out).__name__}")
             request.out = grad_out
         lf_request = <void *>request
         try:

@@ -541,35 +541,44 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
 {
+    const int plain = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX;
     ptrdiff_t off[LF_W];
-    if (j->upstream.data)
+    T up[LF_W];
+    for (int l = 0; l < LF_W; l++)
+        up[l] = 1;
+    if (j->upstream.data) {
         NAME(rows_offsets)(j, &j->upstream, r, off);
-    for (ptrdiff_t l = 0; l < r->n; l++) {
-        T up = 1;
-        if (j->upstream.data)
-            NAME(lf_load)(&up, j->upstream.data + off[l], j->upstream.dtype, 0, 1);
-        if (j->op == LF_LOGSUMEXP && r->m[l] == -INFINITY)
-            r->label[l] = -1; /* constant: no gradient */
-        const double k = r->label[l] < 0 ? 0 : j->scale * (double)up;
-        const double mass = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX ? 1 : r->mass[l];
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            NAME(lf_load)(&up[l], j->upstream.data + off[l], j->upstream.dtype, 0, 1);
+    }
+    for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
+        r->label[l] = r->m[l] == -INFINITY ? -1 : r->label[l]; /* constant: no gradient */
+    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
+#pragma omp simd
+    for (ptrdiff_t l = 0; l < n; l++) {
+        const double k = r->label[l] < 0 ? 0 : j->scale * (double)up[l], share = 1 / (1 + r->s[l]), mass = plain ? 1 : r->mass[l];
         r->kd[l] = k;
         r->k[l] = (T)k;
         r->kmass[l] = (T)(k * mass);
-        r->q[l] = (T)(r->s[l] / (1 + r->s[l]));
-        r->pf[l] = (T)(r->f[l] / (1 + r->s[l]));
+        r->q[l] = (T)(r->s[l] * share);
+        r->pf[l] = (T)(r->f[l] * share);
         r->tdelta[l] = (T)r->delta[l];
     }
 }
 
-/* The label's own entry of the gradient, without cancellation: k (mass p - u). */
-static inline T NAME(row_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, double p)
+/* The labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
+static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t first, ptrdiff_t n, const T *p, T *patch)
 {
     const T *w = j->weight;
-    const double mass = r->mass[l], s = r->s[l];
-    double u = r->wt[l];
-    if (j->smoothing != 0)
-        u = (1 - j->smoothing) * u + j->smoothing / (double)j->c * (w ? (double)w[r->label[l]] : 1);
-    return (T)(r->kd[l] * (r->xt[l] == r->top[l] ? (mass - u) - mass * (s / (1 + s)) : mass * p - u));
+    const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
+    double u[LF_W];
+    for (ptrdiff_t l = first; l < first + n; l++)
+        u[l] = keep * r->wt[l] + (even == 0 || r->label[l] < 0 ? 0 : even * (w ? (double)w[r->label[l]] : 1));
+#pragma omp simd
+    for (ptrdiff_t l = first; l < first + n; l++) {
+        const double mass = r->mass[l], s = r->s[l], a = (mass - u[l]) - mass * (s / (1 + s)), b = mass * (double)p[l] - u[l];
+        patch[l] = (T)(r->kd[l] * (r->xt[l] == r->top[l] ? a : b));
+    }
 }
 
 /* ---- second pass: one output element each. `step` is 1 across a tile (a row per lane) and 0 along a row ---------------------------------- */
@@ -667,12 +676,17 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const 
                 NAME(emit_grad_spread)(o + c * LF_W, x + c * LF_W, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
             else
                 NAME(emit_grad)(o + c * LF_W, e + c * LF_W, n, r->pf, r->kmass, 1);
+    if (j->op == LF_CE_INDEX) {
+        T p[LF_W] = {0}, patch[LF_W];
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            p[l] = e[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l] * r->pf[l];
+        NAME(rows_patch)(j, r, 0, r->n, p, patch);
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            o[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l] = patch[l];
+    }
     for (ptrdiff_t l = 0; l < r->n; l++)
-        if (r->label[l] < 0)
-            for (ptrdiff_t c = 0; c < j->c; c++)
-                o[c * LF_W + l] = 0;
-        else if (j->op == LF_CE_INDEX)
-            o[r->label[l] * LF_W + l] = NAME(row_patch)(j, r, l, (double)e[r->label[l] * LF_W + l] * (double)r->pf[l]);
+        for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
+            o[c * LF_W + l] = 0;
     NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
 }
 
@@ -730,7 +744,11 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const 
             if (j->gx.data) {
                 o = NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
-                const T patch = y >= 0 && y < n ? NAME(row_patch)(j, r, l, (double)e[y] * (double)pf) : 0;
+                T p[LF_W], patch[LF_W];
+                if (y >= 0 && y < n) {
+                    p[l] = e[y] * pf;
+                    NAME(rows_patch)(j, r, l, 1, p, patch);
+                }
                 if (r->label[l] < 0)
                     memset(o, 0, n * sizeof(T));
                 else if (j->op == LF_SOFTMAX)
@@ -740,7 +758,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const 
                 else
                     NAME(emit_grad)(o, e, n, &pf, &r->kmass[l], 0);
                 if (y >= 0 && y < n)
-                    o[y] = patch;
+                    o[y] = patch[l];
                 NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
             }
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
