@@ -1,0 +1,59 @@
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+LOSSES: dict[str, int]
+
+class Elementwise:
+    name: str
+    args: tuple[str, ...]
+    def __init__(
+        self,
+        kernel: str,
+        args: tuple[str, ...],
+        *,
+        requires: dict[str, str] | None = ...,
+        weight_mean: bool = ...,
+        warn_broadcast: bool = ...,
+        same_shape: bool = ...,
+    ) -> None: ...
+    def __call__(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        z: ArrayLike | None,
+        weight: ArrayLike | None,
+        reduction: str,
+        where: ArrayLike | None,
+        out: NDArray[Any] | None,
+        p0: float = ...,
+        p1: float = ...,
+        p2: float = ...,
+        p3: float = ...,
+    ) -> Any: ...
+
+class ValueAndGrad:
+    def __init__(self, f: Any, names: tuple[str, ...], single: bool, hessian: bool) -> None: ...
+    def __call__(self, *args: Any, grad_output: Any = ..., grad_out: Any = ..., **options: Any) -> tuple[Any, Any]: ...
+
+def class_loss(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    axis: int | None,
+    where: ArrayLike | None,
+    out: NDArray[Any] | None,
+    nll: bool,
+) -> Any: ...
+def softmax(input: ArrayLike, axis: int, out: NDArray[Any] | None, log: bool) -> NDArray[Any]: ...
+def logsumexp(input: ArrayLike, axis: int | tuple[int, ...] | None, keepdims: bool, out: NDArray[Any] | None) -> Any: ...
+def take_python_request() -> tuple[tuple[str, ...], Any, tuple[Any, ...] | None, bool] | None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def isas() -> list[str]: ...
+def get_isa() -> str: ...
+def set_isa(name: str) -> str: ...
+def build_info() -> tuple[int, str]: ...
