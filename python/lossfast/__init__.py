@@ -4,7 +4,6 @@ from lossfast._core import get_num_threads, set_num_threads
 from lossfast._config import num_threads, show_config
 from lossfast._gradients import value_and_grad, value_grad_hess
 from lossfast import functional, modules
-from lossfast._evaluation import Evaluation, evaluate
 from lossfast.functional import *  # noqa: F403
 from lossfast.modules import *  # noqa: F403
 
@@ -13,6 +12,11 @@ __all__ += functional.__all__ + modules.__all__
 
 
 def __getattr__(name):
+    """What costs import time and not every program uses."""
+    if name in ("Evaluation", "evaluate"):
+        from lossfast import _evaluation
+
+        return getattr(_evaluation, name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -121,9 +121,15 @@ cdef class Elementwise:
             if cnp.PyArray_NDIM(ax) == 0:
                 raise ValueError(f"{self.args[0]}: expected at least one dimension, (C) or (N, C), got a 0-dimensional array")
             divisor = cnp.PyArray_DIM(ax, cnp.PyArray_NDIM(ax) - 1) if mode != 1 else 1
-        plain = (weight is None and where is None and out is None and request is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
+        job.hess.data = NULL
+        for d in range(4):
+            job.grad[d].data = NULL
+        plain = (weight is None and where is None and out is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
                  and not (self.row_mean and mode == 0)
                  and (ay is None or contiguous_like(ay, ax)) and (az is None or contiguous_like(az, ax)))
+        if plain and request is not None:
+            grads = self.bind_plain(request, &job, ax, ay, az)
+            plain = grads is not None
         if not plain:
             return self.general(&job, request, mode, divisor, ax, ay, az, weight, where, out)
         size = cnp.PyArray_SIZE(ax)
@@ -131,24 +137,51 @@ cdef class Elementwise:
         flat_array(&job.in_[0], ax)
         flat_array(&job.in_[1], ay)
         flat_array(&job.in_[2], az)
-        job.weight.data = job.where.data = job.upstream.data = job.out.data = job.hess.data = NULL
-        for d in range(4):
-            job.grad[d].data = NULL
-        job.scale = 1
+        job.weight.data = job.where.data = job.upstream.data = job.out.data = NULL
+        job.scale = 1 if mode == 0 or size == 0 else 1 / divisor if mode == 2 else 1 / <double>size
         job.sum = NULL
         result = None
         if mode == 0:
             result = fresh(cnp.PyArray_NDIM(ax), cnp.PyArray_DIMS(ax), wide)
             flat_array(&job.out, <cnp.ndarray>result)
-            job.stream = size * (8 if wide else 4) > STREAM_BYTES
+            job.stream = job.stream or size * (8 if wide else 4) > STREAM_BYTES
         else:
             job.sum = <double *>1
         run(&job, &totals, False)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
         if mode == 0:
-            return result if cnp.PyArray_NDIM(ax) else (<cnp.ndarray>result)[()]
-        return scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
+            result = result if cnp.PyArray_NDIM(ax) else (<cnp.ndarray>result)[()]
+        else:
+            result = scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
+        return result if request is None else request.outcome(result, grads)
+
+    cdef tuple bind_plain(self, Request request, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az):
+        """Gradient arrays where every array is contiguous, of one shape and apart from the others; None leaves the call to `general`."""
+        cdef list grads = []
+        cdef cnp.ndarray a, g
+        cdef int slot, i = 0
+        if request.hessian or request.upstream is not None or (request.out is not None and self.requires):
+            return None
+        for name in request.names:
+            slot = 0 if name == self.args[0] else 1 if ay is not None and name == self.args[1] else 2 if az is not None and name == self.args[2] else -1
+            a = ax if slot == 0 else ay if slot == 1 else az
+            if slot < 0 or not is_float(dtype_code(a)):
+                return None
+            if request.out is None:
+                g = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+            else:
+                if len(request.names) > 1 or not cnp.PyArray_CheckExact(request.out[i]):
+                    return None
+                g = request.out[i]
+                if (not cnp.PyArray_ISWRITEABLE(g) or cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(a) or not cnp.PyArray_ISNOTSWAPPED(g)
+                        or not contiguous_like(g, a) or not (apart(g, ax) and (ay is None or apart(g, ay)) and (az is None or apart(g, az)))):
+                    return None
+            flat_array(&job.grad[slot], g)
+            job.stream = job.stream or cnp.PyArray_NBYTES(g) > STREAM_BYTES
+            grads.append(g)
+            i += 1
+        return tuple(grads)
 
     cdef double parameter(self, int i, object given) except? -1e300:
         """A number given for the formula, checked."""
@@ -378,6 +411,13 @@ cdef inline bint widens(object given, cnp.ndarray a, bint is_input):
     if is_number(given):
         return False
     return code == LF_F64 or (is_input and not is_float(code))
+
+
+cdef inline bint apart(cnp.ndarray a, cnp.ndarray b):
+    """Whether two contiguous arrays share no memory."""
+    cdef char *p = <char *>cnp.PyArray_DATA(a)
+    cdef char *q = <char *>cnp.PyArray_DATA(b)
+    return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
 cdef inline bint contiguous_like(cnp.ndarray a, cnp.ndarray b):
