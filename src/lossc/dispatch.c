@@ -28,11 +28,23 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                           \
     void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                 \
     void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                               \
+    void lf_ctc_rows_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                          \
+    void lf_ctc_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                     \
+    void lf_ctc_loss_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                          \
+    void lf_ctc_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                     \
+    void lf_ctc_align_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
+    void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
     static const LfKernels isa_ = {.isa = #isa_,                                                                                           \
                                    .elem_block = lf_elem_block_##isa_,                                                                     \
                                    .elem_fold = lf_elem_fold_##isa_,                                                                       \
                                    .row_block = lf_row_block_##isa_,                                                                       \
-                                   .label_block = lf_label_block_##isa_};
+                                   .label_block = lf_label_block_##isa_,                                                                   \
+                                   .ctc_rows = lf_ctc_rows_##isa_,                                                                         \
+                                   .ctc_half = lf_ctc_half_##isa_,                                                                         \
+                                   .ctc_loss = lf_ctc_loss_##isa_,                                                                         \
+                                   .ctc_rest = lf_ctc_rest_##isa_,                                                                         \
+                                   .ctc_align_half = lf_ctc_align_half_##isa_,                                                             \
+                                   .ctc_align_rest = lf_ctc_align_rest_##isa_};
 
 KERNELS(base)
 #if defined __x86_64__ && !defined LF_NO_AVX2

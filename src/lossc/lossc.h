@@ -9,7 +9,7 @@
  *    broadcasting and misalignment are dealt with by pack.h, a cache-sized run at a time.
  * C. Work is cut into blocks whose number and extent depend on the shape only. A block's partial sums go to its own slot and are added in
  *    block order: the same bits for any number of threads, and for any memory layout.
- * D. elementwise.c and rows.c are compiled once per instruction set; dispatch.c makes one table of block functions of each, and chooses.
+ * D. elementwise.c, rows.c and ctc.c are compiled once per instruction set; dispatch.c makes one table of block functions of each, and chooses.
  */
 #ifndef LOSSC_H
 #define LOSSC_H
@@ -75,12 +75,22 @@ typedef struct {
     ptrdiff_t *bad;                         /* per block: first position with a label out of range, or -1 */
 } LfRowJob;
 
+/* ---- CTC ----------------------------------------------------------------------------------------------------------------------------- */
+
+#include "ctc_job.h"
+
 typedef struct {
     const char *isa;
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
     void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
     void (*row_block)(const LfRowJob *, ptrdiff_t block);
     void (*label_block)(const LfRowJob *, ptrdiff_t block);  /* checks labels and sums the mean's denominator */
+    void (*ctc_rows)(const LfCtcJob *, ptrdiff_t task, char *scratch);   /* in this order: ctc_job.h */
+    void (*ctc_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
+    void (*ctc_loss)(const LfCtcJob *, ptrdiff_t n, char *memory);
+    void (*ctc_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
+    void (*ctc_align_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
+    void (*ctc_align_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
 } LfKernels;
 
 extern const char *const lf_loss_names[];

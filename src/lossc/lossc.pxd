@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 
 cdef extern from "lossc.h" nogil:
@@ -55,12 +55,39 @@ cdef extern from "lossc.h" nogil:
         double *gw_mass
         Py_ssize_t *bad
 
+    ctypedef struct LfCtcJob:
+        const char *x
+        char *g
+        int x_dtype, g_dtype
+        Py_ssize_t x_t, x_n, x_c, g_t, g_n, g_c
+        Py_ssize_t steps, N, C, blank
+        int from_logits, states, stream
+        const int64_t *frames
+        const int64_t *lengths
+        const double *scale
+        double *loss
+        int32_t *labels
+        int32_t *path
+        double *score
+        Py_ssize_t row_tasks
+        size_t plan_bytes, lattice_bytes, row_bytes
+
+    int lf_ctc_measure(LfCtcJob *)
+    int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)
+    void lf_ctc_plan(LfCtcJob *, char *)
+
     ctypedef struct LfKernels:
         const char *isa
         void (*elem_block)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*elem_fold)(const LfElemJob *, int, Py_ssize_t) noexcept nogil
         void (*row_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
         void (*label_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
+        void (*ctc_rows)(const LfCtcJob *, Py_ssize_t, char *) noexcept nogil
+        void (*ctc_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
+        void (*ctc_loss)(const LfCtcJob *, Py_ssize_t, char *) noexcept nogil
+        void (*ctc_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
+        void (*ctc_align_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
+        void (*ctc_align_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
 
     const char *const *lf_loss_names
     const int lf_loss_count
