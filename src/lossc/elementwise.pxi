@@ -147,6 +147,8 @@ cdef class Elementwise:
             job.stream = job.stream or size * (8 if wide else 4) > STREAM_BYTES
         else:
             job.sum = <double *>1
+        if self.requires and request is not None and request.out is not None:
+            self.check_domain(&job, ax, ay, az)
         run(&job, &totals, False)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
@@ -156,12 +158,25 @@ cdef class Elementwise:
             result = scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
         return result if request is None else request.outcome(result, grads)
 
+    cdef int check_domain(self, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az) except -1:
+        """A pass that writes nothing, before one that writes to a user's array."""
+        cdef LfElemJob look = job[0]
+        cdef Totals totals
+        cdef int d
+        look.sum, look.out.data = <double *>1, NULL
+        for d in range(4):
+            look.grad[d].data = NULL
+        run(&look, &totals, False)
+        if totals.bad >= 0:
+            self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
+        return 0
+
     cdef tuple bind_plain(self, Request request, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az):
         """Gradient arrays where every array is contiguous, of one shape and apart from the others; None leaves the call to `general`."""
         cdef list grads = []
         cdef cnp.ndarray a, g
         cdef int slot, i = 0
-        if request.hessian or request.upstream is not None or (request.out is not None and self.requires):
+        if request.hessian or request.upstream is not None:
             return None
         for name in request.names:
             slot = 0 if name == self.args[0] else 1 if ay is not None and name == self.args[1] else 2 if az is not None and name == self.args[2] else -1
@@ -198,7 +213,7 @@ cdef class Elementwise:
                         object weight, object where, object out):
         """Everything but contiguous inputs of one shape reduced to a value."""
         cdef cnp.ndarray aw = None if weight is None else as_array(weight, "weight"), am = None, au = None, ao = None
-        cdef bint lifted = self.per_row and shape_of(given) == shape_of(ax)[:-1] and shape_of(given) != shape_of(ax)
+        cdef bint lifted = self.per_row and shape_of(given) == leading(shape_of(ax)) and shape_of(given) != shape_of(ax)
         cdef cnp.ndarray az = given[..., None] if lifted else given
         cdef LfElemJob base
         cdef Totals totals
@@ -211,7 +226,7 @@ cdef class Elementwise:
             if dtype_code(am) != LF_BOOL:
                 raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
             if self.row_mean:
-                check_broadcast(am, shape_of(ax)[:-1], "where")
+                check_broadcast(am, leading(shape_of(ax)), "where")
                 am = am[..., None]
         if aw is not None and dtype_code(aw) == LF_BOOL:
             raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
@@ -238,7 +253,7 @@ cdef class Elementwise:
                 scale = upstream_scalar(request)
             else:
                 au = as_array(request.upstream, "grad_output")
-                check_broadcast(au, shape[:-1] if self.row_mean else shape, "grad_output")
+                check_broadcast(au, leading(shape) if self.row_mean else shape, "grad_output")
                 au = au[..., None] if self.row_mean else au
                 describe(&base.upstream, au, base.ndim)
 
@@ -263,7 +278,7 @@ cdef class Elementwise:
         base.weight_offset = -scale * value if weighted_mean else 0
 
         if not reduced:
-            dtype, full = np.float64 if job.wide else np.float32, shape[:-1] if self.row_mean else shape
+            dtype, full = np.float64 if job.wide else np.float32, leading(shape) if self.row_mean else shape
             ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, reads)
             describe(&base.out, None if self.row_mean else ao, base.ndim)
             base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
@@ -397,7 +412,7 @@ cdef class Elementwise:
         name = self.args[code & 3]
         value = np.broadcast_to(own, shape)[index]
         index = tuple([0 if n == 1 else i for i, n in zip(index[len(shape) - own.ndim:], shape_of(own))])
-        index = index[:-1] if lifted and code & 3 == 2 else index
+        index = leading(index) if lifted and code & 3 == 2 else index
         raise ValueError(f"{subscript(name, index)} = {value} is out of range: expected {self.requires[name]}")
 
 
@@ -445,6 +460,11 @@ cdef inline void describe(LfArray *v, cnp.ndarray a, int ndim):
         v.data = NULL
     else:
         fill_array(v, a, dtype_code(a), ndim)
+
+
+cdef inline tuple leading(tuple shape):
+    """All but the last."""
+    return shape[:len(shape) - 1] if len(shape) else shape
 
 
 cdef tuple broadcast_shape(list parts):
