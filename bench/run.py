@@ -301,11 +301,14 @@ def main(argv=None) -> int:
     roof = bandwidth.measure(args.threads, clock)
     info = machine(args.threads)
     results: dict[Row, Result] = {}
-    for attempt in range(2):  # a row that met a busy machine gets a second chance
-        again = [r for r in chosen if attempt == 0 or results[r].note == BUSY_NOTE]
-        for i, row in enumerate(again, 1):
-            progress(f"{i}/{len(again)} {row.name}")
-            results[row] = measure(row, args, roof)
+    try:
+        for attempt in range(2):  # a row that met a busy machine gets a second chance
+            again = [r for r in chosen if attempt == 0 or results[r].note == BUSY_NOTE]
+            for i, row in enumerate(again, 1):
+                progress(f"{i}/{len(again)} {row.name}")
+                results[row] = measure(row, args, roof)
+    except KeyboardInterrupt:
+        print("interrupted: what there is", file=sys.stderr)
     progress("")
     results = list(results.values())
     print(heading(info, roof), table(results, args.markdown), summary(results), sep="\n\n")
