@@ -259,7 +259,7 @@ static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
     if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e);
     const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
     const double eps = j->x_dtype == LF_F16 ? 0x1p-10 : j->x_dtype == LF_BF16 ? 0x1p-7 : j->x_dtype == LF_F32 ? 0x1p-23 : 0x1p-52;
-    const double noise = j->from_logits ? INFINITY : 16 * eps * (double)u->steps;   /* of normalised log-probabilities: not below 0 */
+    const double noise = (j->from_logits ? 0x1p-20 : 16 * eps) * (double)u->steps;   /* of normalised log-probabilities: not below 0 */
     j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : loss < 0 && loss > -noise ? 0 : loss;
 }
 

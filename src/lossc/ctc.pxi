@@ -1,0 +1,440 @@
+# CTC: lengths and targets checked and copied, memory found, tasks run on threads. The recursion is ctc.h's, the order of tasks ctc_job.h's.
+from cython.parallel cimport threadid
+from libc.math cimport INFINITY
+from libc.string cimport memset
+
+cdef size_t CTC_GROUP_BYTES = 64 << 20   # of emissions in hand: larger batches are worked on a group of samples at a time
+cdef double CTC_SERIAL = 65536           # entries and states up to which starting threads costs more than they save
+
+
+@cython.final
+cdef class CtcCall:
+    """The arguments of one call as the kernels want them; owns what they point to."""
+    cdef LfCtcJob job
+    cdef cnp.ndarray x, targets
+    cdef bint batched
+    cdef int64_t *frames
+    cdef int64_t *lengths
+    cdef double *scale
+    cdef Py_ssize_t *at         # where each sample's labels start
+    cdef Py_ssize_t labels      # of all samples
+    cdef Py_ssize_t longest
+
+    def __dealloc__(self):
+        free(self.frames)
+        free(self.job.labels)
+
+    cdef int allocate(self, Py_ssize_t N) except -1:
+        self.frames = <int64_t *>allocated(<double>N * 40 + 8)
+        self.lengths = self.frames + N
+        self.at = <Py_ssize_t *>(self.lengths + N)
+        self.scale = <double *>(self.at + N)
+        self.job.loss = self.scale + N
+        self.job.frames, self.job.lengths, self.job.scale = self.frames, self.lengths, self.scale
+        return 0
+
+
+cdef void *allocated(double size) except NULL:
+    cdef void *memory = malloc(<size_t>size) if size < <double>sys.maxsize else NULL
+    if memory == NULL:
+        raise MemoryError(f"cannot allocate {size:.0f} bytes")
+    return memory
+
+
+# ---- arguments
+
+cdef cnp.ndarray integers(object x, str name):
+    cdef cnp.ndarray a = as_array(x, name)
+    if cnp.PyArray_SIZE(a) == 0 and not isinstance(x, np.ndarray):
+        return a.astype(np.int64)   # an empty list says nothing of its type
+    if not is_integer(dtype_code(a)):
+        raise TypeError(f"{name}: expected integers, got dtype {a.dtype}")
+    return a
+
+
+cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ssize_t most, str limit) except -1:
+    """One length for each sample, from 0 to `most`; a single integer holds for all."""
+    cdef cnp.ndarray a = integers(lengths, name), wide
+    cdef Py_ssize_t n, step = 0
+    cdef const char *data
+    if cnp.PyArray_NDIM(a) > 1 or (cnp.PyArray_NDIM(a) == 1 and cnp.PyArray_DIM(a, 0) != N):
+        raise ValueError(f"{name}: expected one length for each sample, shape ({N},), got shape {shape_of(a)}")
+    wide = a if dtype_code(a) == LF_I64 and cnp.PyArray_ISALIGNED(a) else a.astype(np.int64)
+    if cnp.PyArray_NDIM(a):
+        step = cnp.PyArray_STRIDE(wide, 0)
+    data = <const char *>cnp.PyArray_DATA(wide)
+    for n in range(N):
+        to[n] = (<const int64_t *>(data + n * step))[0]
+        if not 0 <= to[n] <= most:
+            index = (n,) if cnp.PyArray_NDIM(a) else ()
+            raise ValueError(f"{subscript(name, index)} = {a[index]} is out of range for {limit}")
+    return 0
+
+
+cdef Py_ssize_t class_index(object blank, Py_ssize_t C) except -1:
+    if type(blank) is not int and (isinstance(blank, (bool, np.bool_)) or not hasattr(blank, "__index__")):
+        raise TypeError(f"blank: expected an integer class index, got {blank!r}")
+    i = blank.__index__()
+    if not 0 <= i < C:
+        raise ValueError(f"blank: {i} is out of range for {C} classes")
+    return i
+
+
+cdef cnp.ndarray frames_array(object log_probs, str name):
+    """(T, N, C) or (T, C) in a floating dtype."""
+    cdef cnp.ndarray x = as_array(log_probs, name)
+    if not 2 <= cnp.PyArray_NDIM(x) <= 3:
+        raise ValueError(f"{name}: expected shape (T, N, C), or (T, C) for one sample, got shape {shape_of(x)}")
+    checked_size(shape_of(x), name)
+    return x if is_float(dtype_code(x)) else x.astype(np.float64)
+
+
+cdef int read_targets(CtcCall call, object targets, object target_lengths) except -1:
+    """Lengths, class indices and where each sample's lie: targets are padded to (N, S), or one after the other."""
+    cdef cnp.ndarray y = integers(targets, "targets")
+    cdef Py_ssize_t N = call.job.N, n, step, sample = 0, position = 0
+    cdef int ndim = cnp.PyArray_NDIM(y)
+    cdef bint padded = ndim == 2
+    cdef int64_t value = 0
+    if ndim == 0 or ndim > 2 or (padded and cnp.PyArray_DIM(y, 0) != N):
+        raise ValueError(f"targets: expected class indices of shape ({N}, S) or, one sample after the other, (sum of target_lengths,), "
+                         f"got shape {shape_of(y)}")
+    read_lengths(call.lengths, target_lengths, "target_lengths", N, cnp.PyArray_DIM(y, ndim - 1), f"targets of shape {shape_of(y)}")
+    step = cnp.PyArray_STRIDE(y, ndim - 1)
+    call.labels = call.longest = 0
+    for n in range(N):
+        call.at[n] = n * cnp.PyArray_STRIDE(y, 0) if padded else call.labels * step
+        call.labels += call.lengths[n]
+        if call.lengths[n] > call.longest:
+            call.longest = call.lengths[n]
+        if not padded and call.labels > cnp.PyArray_DIM(y, 0):
+            break
+    if not padded and call.labels != cnp.PyArray_DIM(y, 0):
+        total = sum([call.lengths[n] for n in range(N)])
+        raise ValueError(f"targets: expected as many class indices as target_lengths sum up to, {total}, got {cnp.PyArray_DIM(y, 0)}")
+    call.targets = y
+    call.job.labels = <int32_t *>allocated(<double>call.labels * 4 + 8)
+    if lf_ctc_labels(&call.job, <const char *>cnp.PyArray_DATA(y), dtype_code(y), call.at, step, &sample, &position, &value):
+        index = tuple([sample, position] if padded else [sum([call.lengths[n] for n in range(sample)]) + position])
+        where = "" if padded or N == 1 else f" (label {position} of sample {sample})"
+        raise IndexError(f"{subscript('targets', index)} = {y[index]}{where} is out of range for {call.job.C} classes")
+    return 0
+
+
+cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+    cdef CtcCall call = CtcCall.__new__(CtcCall)
+    cdef cnp.ndarray x = frames_array(log_probs, "log_probs")
+    cdef LfCtcJob *job = &call.job
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    memset(job, 0, sizeof(LfCtcJob))
+    call.x, call.batched = x, ndim == 3
+    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if call.batched else 1, cnp.PyArray_DIM(x, ndim - 1)
+    job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if call.batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
+    job.blank = class_index(blank, job.C)
+    call.allocate(job.N)
+    read_lengths(call.frames, input_lengths, "input_lengths", job.N, job.steps, f"{job.steps} frames")
+    read_targets(call, targets, target_lengths)
+    return call
+
+
+# ---- tasks on threads
+
+cdef void ctc_rows(const LfCtcJob *job, char *scratch, Py_ssize_t stride, int threads) noexcept nogil:
+    cdef Py_ssize_t i, chunk = job.row_tasks // (8 * threads) + 1
+    if threads == 1:
+        for i in range(job.row_tasks):
+            K.ctc_rows(job, i, scratch)
+    else:
+        for i in prange(job.row_tasks, schedule="dynamic", chunksize=chunk, num_threads=threads):
+            K.ctc_rows(job, i, scratch + threadid() * stride)
+
+
+cdef void ctc_sample(const LfCtcJob *job, Py_ssize_t n, char *memory) noexcept nogil:
+    """All of one sample, in one thread."""
+    cdef int dir
+    if job.path != NULL:
+        for dir in range(2):
+            K.ctc_align_half(job, n, dir, memory)
+        for dir in range(2):
+            K.ctc_align_rest(job, n, dir, memory)
+        return
+    for dir in range(2):
+        K.ctc_half(job, n, dir, memory)
+    K.ctc_loss(job, n, memory)
+    if job.g != NULL:
+        for dir in range(2):
+            K.ctc_rest(job, n, dir, memory)
+
+
+cdef void ctc_samples(const LfCtcJob *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+    cdef Py_ssize_t n
+    if threads == 1:
+        for n in range(job.N):
+            ctc_sample(job, n, memory)
+    else:
+        for n in prange(job.N, schedule="dynamic", num_threads=threads):
+            ctc_sample(job, n, memory + threadid() * stride)
+
+
+cdef void ctc_directions(const LfCtcJob *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+    """Both directions of a sample at once: few samples on many threads."""
+    cdef Py_ssize_t k
+    cdef bint path = job.path != NULL
+    for k in prange(2 * job.N, schedule="dynamic", num_threads=threads):
+        if path:
+            K.ctc_align_half(job, k // 2, k % 2, memory + (k // 2) * stride)
+        else:
+            K.ctc_half(job, k // 2, k % 2, memory + (k // 2) * stride)
+    if not path:
+        for k in range(job.N):
+            K.ctc_loss(job, k, memory + k * stride)
+        if job.g == NULL:
+            return
+    for k in prange(2 * job.N, schedule="dynamic", num_threads=threads):
+        if path:
+            K.ctc_align_rest(job, k // 2, k % 2, memory + (k // 2) * stride)
+        else:
+            K.ctc_rest(job, k // 2, k % 2, memory + (k // 2) * stride)
+
+
+cdef size_t aligned(size_t size) noexcept nogil:
+    return (size + 63) & ~<size_t>63
+
+
+cdef int ctc_threads(const LfCtcJob *job) noexcept:
+    cdef double work = <double>job.steps * job.N * job.C
+    cdef Py_ssize_t n
+    for n in range(job.N):
+        work += 2. * job.frames[n] * job.lengths[n]
+    return threads_for(max(job.row_tasks, 2 * job.N), 2) if work > CTC_SERIAL else 1
+
+
+cdef int run_ctc_group(LfCtcJob *job) except -1:
+    cdef int threads = ctc_threads(job)
+    cdef bint whole = threads == 1 or job.N >= 2 * threads    # samples, or their directions, as tasks
+    cdef Py_ssize_t lattices = min(<Py_ssize_t>threads, job.N) if whole else job.N
+    cdef size_t plan = aligned(job.plan_bytes), lattice = aligned(job.lattice_bytes), row = aligned(job.row_bytes)
+    cdef void *memory = allocated(<double>plan + <double>lattice * lattices + <double>row * threads + 64)
+    cdef char *at = <char *>aligned(<size_t>memory)
+    with nogil:
+        lf_ctc_plan(job, at)
+        ctc_rows(job, at + plan, row, threads)
+        at += plan + row * threads
+        if whole:
+            ctc_samples(job, at, lattice, threads)
+        else:
+            ctc_directions(job, at, lattice, threads)
+        free(memory)
+    return 0
+
+
+cdef int run_ctc(CtcCall call) except -1:
+    """All samples, in groups whose emissions take no more than CTC_GROUP_BYTES, or of one."""
+    cdef LfCtcJob job = call.job
+    cdef Py_ssize_t left = job.N, n
+    cdef bint fits
+    while left:
+        job.N = left
+        while True:
+            fits = lf_ctc_measure(&job)
+            if job.N == 1 or (fits and job.plan_bytes <= CTC_GROUP_BYTES):
+                break
+            job.N = max(1, min(job.N // 2, <Py_ssize_t>(<double>job.N * CTC_GROUP_BYTES / job.plan_bytes)) if fits else job.N // 2)
+        if not fits:
+            raise MemoryError(f"log_probs: {job.steps} frames and {call.longest} labels need more memory than can be addressed")
+        run_ctc_group(&job)
+        PyErr_CheckSignals()
+        for n in range(job.N):
+            job.labels += job.lengths[n]
+        n = job.N
+        job.x += n * job.x_n
+        if job.g != NULL:
+            job.g += n * job.g_n
+        if job.path != NULL:
+            job.path += n * job.steps
+            job.score += n * job.steps
+        job.frames, job.lengths, job.scale, job.loss = job.frames + n, job.lengths + n, job.scale + n, job.loss + n
+        left -= n
+    return 0
+
+
+# ---- functions
+
+cdef cnp.ndarray ctc_gradient(CtcCall call, Request request, object log_probs, object out):
+    cdef cnp.ndarray g
+    if request.hessian:
+        raise TypeError("f: ctc_loss has no Hessian")
+    if request.names != ("log_probs",):
+        raise ValueError(f"argnums: ctc_loss has one argument to differentiate by, log_probs, got {', '.join(request.names)}")
+    g = gradient_array(request, 0, call.x, "log_probs", (call.targets, out))
+    for other in (call.x, log_probs):   # read again after the gradient's rows are written
+        if isinstance(other, np.ndarray) and np.may_share_memory(g, other) and np.shares_memory(g, other, max_work=10_000_000):
+            raise ValueError("grad_out: overlaps log_probs")
+    return g
+
+
+cdef int ctc_scale(CtcCall call, Request request, int mode) except -1:
+    """Factors of the samples' gradients."""
+    cdef Py_ssize_t n, N = call.job.N
+    cdef double upstream = 1
+    cdef cnp.ndarray each = None
+    if request.upstream is not None:
+        if mode == 0:
+            each = as_array(request.upstream, "grad_output")
+            shape = (N,) if call.batched else ()
+            check_broadcast(each, shape, "grad_output")
+            each = np.array(np.broadcast_to(each, (N,)), np.float64)
+        else:
+            upstream = upstream_scalar(request)
+    for n in range(N):
+        call.scale[n] = (<double *>cnp.PyArray_DATA(each))[n] if each is not None else upstream
+        if mode == 1:
+            call.scale[n] /= <double>N * max(call.lengths[n], 1)
+    return 0
+
+
+cdef void bind_gradient(LfCtcJob *job, cnp.ndarray g, bint batched) noexcept:
+    cdef int ndim = cnp.PyArray_NDIM(g)
+    job.g, job.g_dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
+    job.g_t, job.g_n, job.g_c = cnp.PyArray_STRIDE(g, 0), cnp.PyArray_STRIDE(g, 1) if batched else 0, cnp.PyArray_STRIDE(g, ndim - 1)
+
+
+def ctc_loss(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object reduction, bint zero_infinity,
+             bint from_logits, object out):
+    """See lossfast.functional."""
+    cdef Request request = take_request()
+    cdef int mode = reduction_code(reduction)
+    cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
+    cdef bint wide = call.job.x_dtype == LF_F64
+    cdef cnp.ndarray ao = None, g = None
+    cdef Py_ssize_t n, N = call.job.N
+    cdef double *loss = call.job.loss
+    if out is not None:
+        if mode != 0:
+            raise ValueError("out: only with reduction='none'")
+        ao = check_out(out, "out", (N,) if call.batched else (), np.float64 if wide else np.float32, (call.x, call.targets))
+    if request is not None:
+        ctc_scale(call, request, mode)
+        g = ctc_gradient(call, request, log_probs, out)
+        bind_gradient(&call.job, g, call.batched)
+        call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
+    run_ctc(call)
+    for n in range(N):
+        if zero_infinity and loss[n] == INFINITY:
+            loss[n] = 0
+        if mode == 1:
+            loss[n] /= max(call.lengths[n], 1)
+    if mode != 0:
+        result = scalar((ordered_sum(loss, N) / N if N else float("nan")) if mode == 1 else ordered_sum(loss, N), wide)
+    elif not call.batched and ao is None:
+        result = scalar(loss[0], wide)
+    else:
+        each = np.array([]) if N == 0 else np.array(<double[:N]>loss)
+        if ao is None:
+            ao = fresh(1, <cnp.npy_intp *>&call.job.N, wide)
+        with np.errstate(over="ignore"):
+            ao[...] = each if call.batched else each[0]
+        result = ao
+    return result if request is None else request.outcome(result, (g,))
+
+
+def ctc_posteriors(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+    """See lossfast.functional."""
+    cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
+    cdef LfCtcJob *job = &call.job
+    states = 2 * call.longest + 1
+    cdef tuple shape = (job.steps, job.N, states)
+    if not call.batched:
+        shape = (job.steps, states)
+    checked_size(shape, "log_probs")
+    cdef cnp.ndarray g = np.zeros(shape, np.float64 if job.x_dtype == LF_F64 else np.float32)
+    bind_gradient(job, g, call.batched)
+    job.states = 1
+    run_ctc(call)
+    return g
+
+
+cdef int check_feasible(CtcCall call) except -1:
+    cdef Py_ssize_t n, i, repeats
+    cdef const int32_t *label = call.job.labels
+    for n in range(call.job.N):
+        repeats = 0
+        for i in range(1, call.lengths[n]):
+            repeats += label[i] == label[i - 1]
+        if call.lengths[n] + repeats > call.frames[n]:
+            raise ValueError(f"targets: sample {n} needs at least {call.lengths[n] + repeats} frames ({call.lengths[n]} labels, {repeats} repeats), "
+                             f"input_lengths[{n}] is {call.frames[n]}")
+        label += call.lengths[n]
+    return 0
+
+
+def ctc_align(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+    """(labels, scores) of frames, (start, end, score) of tokens and the score of the path: see lossfast.functional."""
+    cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
+    cdef LfCtcJob *job = &call.job
+    check_feasible(call)
+    real = np.float64 if job.x_dtype == LF_F64 else np.float32
+    frames, tokens = (job.N, job.steps), (job.N, call.longest)
+    checked_size(frames, "log_probs")
+    cdef cnp.ndarray path = np.empty(frames, np.int32), score = np.empty(frames)
+    cdef cnp.ndarray start = np.full(tokens, -1, np.int64), end = np.full(tokens, -1, np.int64), mean = np.full(tokens, -np.inf)
+    job.path, job.score = <int32_t *>cnp.PyArray_DATA(path), <double *>cnp.PyArray_DATA(score)
+    run_ctc(call)
+    total = -np.array(<double[:job.N]>job.loss) if job.N else np.zeros(0)
+    with nogil:
+        ctc_spans(job, call.longest, <int64_t *>cnp.PyArray_DATA(start), <int64_t *>cnp.PyArray_DATA(end), <double *>cnp.PyArray_DATA(mean))
+    arrays = path, score.astype(real, copy=False), start, end, mean.astype(real, copy=False), total.astype(real, copy=False)
+    return arrays if call.batched else tuple([a[0] for a in arrays])
+
+
+cdef void ctc_spans(const LfCtcJob *job, Py_ssize_t width, int64_t *start, int64_t *end, double *mean) noexcept nogil:
+    """States of the path become classes; each label's frames and mean score, [N][width]."""
+    cdef Py_ssize_t n, t, i
+    cdef const int32_t *label = job.labels
+    cdef int32_t *path
+    cdef const double *score
+    for n in range(job.N):
+        path, score = job.path + n * job.steps, job.score + n * job.steps
+        for t in range(job.steps):
+            if path[t] < 0:
+                continue
+            i = n * width + path[t] // 2
+            if path[t] % 2 == 0:
+                path[t] = <int32_t>job.blank
+                continue
+            path[t] = label[path[t] // 2]
+            if start[i] < 0:
+                start[i], mean[i] = t, 0
+            end[i] = t + 1
+            mean[i] += score[t]
+        for i in range(n * width, n * width + job.lengths[n]):
+            if start[i] >= 0:
+                mean[i] /= end[i] - start[i]
+        label += job.lengths[n]
+
+
+def ctc_missing_frames(object targets, object input_lengths, object target_lengths):
+    """How many frames more each sample would need: see ctc_feasible."""
+    cdef CtcCall call = CtcCall.__new__(CtcCall)
+    cdef Py_ssize_t n, i
+    cdef cnp.ndarray lengths = integers(input_lengths, "input_lengths"), missing
+    cdef int64_t *out
+    cdef const int32_t *label
+    memset(&call.job, 0, sizeof(LfCtcJob))
+    cdef tuple shape = np.broadcast_shapes(shape_of(lengths), np.shape(target_lengths))
+    if len(shape) > 1:
+        raise ValueError(f"input_lengths: expected one length for each sample, got shape {shape_of(lengths)}")
+    call.job.N, call.job.C = shape[0] if shape else 1, 2147483647
+    call.allocate(call.job.N)
+    read_lengths(call.frames, lengths, "input_lengths", call.job.N, sys.maxsize, "a number of frames")
+    read_targets(call, targets, target_lengths)
+    missing = np.zeros(call.job.N, np.int64)
+    out, label = <int64_t *>cnp.PyArray_DATA(missing), call.job.labels
+    for n in range(call.job.N):
+        out[n] = call.lengths[n] - call.frames[n]
+        for i in range(1, call.lengths[n]):
+            out[n] += label[i] == label[i - 1]
+        out[n] = max(out[n], 0)
+        label += call.lengths[n]
+    return missing if shape else missing[0]
