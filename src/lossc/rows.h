@@ -15,6 +15,8 @@
  * Order: two terms are added in T, then everything in double, in an order fixed by C.
  */
 
+#define LF_KEEP (LF_KEEP_BYTES / (ptrdiff_t)sizeof(T))
+
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
 
 /* The reference of a row: e(x) = 2^(n - N + SHIFT) exp(r), n = round(x log2 e), of the row itself, or of x - m for a far row (N = 0). */
@@ -832,11 +834,11 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double
             NAME(tile_emit)(j, r, x, e, spread || upstream ? u : NULL);
         }
     } else {
-        T keep[LF_GROUP_ELEMENTS + LF_W * LF_LANES];
-        double m[LF_GROUP_ELEMENTS / LF_RUN + LF_W], f[LF_GROUP_ELEMENTS / LF_RUN + LF_W];
+        T keep[LF_KEEP + LF_W * LF_LANES];
+        double m[LF_KEEP / LF_RUN + LF_W], f[LF_KEEP / LF_RUN + LF_W];
         NAME(Kept) kept[LF_W];
         const ptrdiff_t runs = (j->c + LF_RUN - 1) / LF_RUN, length = (j->c + LF_LANES - 1) / LF_LANES * LF_LANES;
-        const int keeps = j->c <= LF_GROUP_ELEMENTS && (j->op == LF_SOFTMAX || j->gx.data);
+        const int keeps = j->c <= LF_KEEP && (j->op == LF_SOFTMAX || j->gx.data);
         for (ptrdiff_t l = 0; l < r->n; l++) {
             if (keeps)
                 kept[l] = (NAME(Kept)){keep + l * length, m + l * runs, f + l * runs};
@@ -889,7 +891,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     /* rows of one group stay in the second-level cache between the passes */
-    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
+    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_KEEP / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
@@ -931,3 +933,5 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
     j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
 }
+
+#undef LF_KEEP

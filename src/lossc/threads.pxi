@@ -1,5 +1,25 @@
 # Threads and instruction sets: settings of the process.
 
+cdef extern from *:
+    """
+    #if defined _OPENMP
+    #include <omp.h>
+    #define LF_OPENMP _OPENMP
+    #else
+    #define LF_OPENMP 0
+    #endif
+    #if defined __clang__
+    #define LF_COMPILER "clang " __clang_version__
+    #elif defined __GNUC__
+    #define LF_COMPILER "gcc " __VERSION__
+    #else
+    #define LF_COMPILER "unknown"
+    #endif
+    """
+    int LF_OPENMP
+    const char *LF_COMPILER
+
+
 cdef const LfKernels *K = NULL
 cdef int thread_setting = 0
 
@@ -12,6 +32,8 @@ cdef inline int threads_for(Py_ssize_t blocks, Py_ssize_t least) noexcept nogil:
 
 
 def _default_threads():
+    if not LF_OPENMP:
+        return 1
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if limit.isdigit() and int(limit) > 0:
         return min(int(limit), 4096)
@@ -88,26 +110,6 @@ def set_isa(name):
         raise ValueError(f"expected one of {', '.join(names)}, got {name!r}")
     K = lf_isa(names.index(name))
     return before
-
-
-cdef extern from *:
-    """
-    #if defined _OPENMP
-    #include <omp.h>
-    #define LF_OPENMP _OPENMP
-    #else
-    #define LF_OPENMP 0
-    #endif
-    #if defined __clang__
-    #define LF_COMPILER "clang " __clang_version__
-    #elif defined __GNUC__
-    #define LF_COMPILER "gcc " __VERSION__
-    #else
-    #define LF_COMPILER "unknown"
-    #endif
-    """
-    int LF_OPENMP
-    const char *LF_COMPILER
 
 
 def build_info():
