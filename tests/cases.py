@@ -123,6 +123,7 @@ class Case:
     kind: str = "elementwise"  # or "class" (class axis), "row" (last axis), "axis" (softmax and its like)
     reductions: tuple = ("none", "mean", "sum")  # () for a primitive
     algebraic: bool = False  # only + - * / max abs: held to 1 ulp
+    terms: object = None  # of the arrays and options: the larger of two terms that may cancel; there an ulp is its ulp
     hessian: bool = False  # has a second derivative by the first argument: value_grad_hess
     edges: tuple = ()
 
@@ -178,6 +179,29 @@ SHAPES = {
     "axis": ((1,), (5,), (3, 1), (16, 10), (65, 10), (64, 63), (17, 64), (15, 65), (2, 1000), (3, 1025), (2, 4100), (4, 3, 5), (9, 2, 65)),
 }
 LARGE = {"elementwise": (3, 5, 4093), "class": (6007, 11), "row": (6007, 11), "axis": (6007, 11), "linear": (2011, 67, 5)}
+
+
+# ---- where two terms cancel, the larger one --------------------------------------------------------------------------
+
+
+def kl_terms(x, t, log_target=False, **_):
+    return np.abs(np.exp(t) * t) if log_target else np.abs(t * np.log(t))
+
+
+def gaussian_terms(x, t, var, full=False, **_):
+    return np.abs(np.log(var)) / 2 + full
+
+
+def poisson_terms(x, t, log_input=True, eps=1e-8, **_):
+    return np.maximum(np.abs(x * t), np.exp(x)) if log_input else np.maximum(np.abs(t * np.log(x + eps)), x)
+
+
+def gamma_terms(x, t, **_):
+    return np.abs(x)
+
+
+def tweedie_terms(x, t, power=1.5, **_):
+    return np.exp((2 - power) * x) / abs(2 - power) if power != 2 else np.abs(x)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
@@ -429,6 +453,7 @@ CASES = [
         ({}, {"target": log_unit, "log_target": True}),
         ("input", "target"),
         reductions=("none", "mean", "sum", "batchmean"),
+        terms=kl_terms,
         edges=(
             Edge("0 log 0", ([-1.0, -INF, -INF], [0.0, 0.0, 0.5]), [0, 0, INF], gradient=[0, 0, -0.5]),
             Edge("0 log 0, log target", ([-1.0, -INF], [-INF, -INF]), [0, 0], {"log_target": True}, gradient=[0, 0]),
@@ -441,6 +466,7 @@ CASES = [
         {"input": normal, "target": normal, "var": positive},
         ({}, {"full": True}, {"eps": 0.05, "full": True}),
         ("input", "target", "var"),
+        terms=gaussian_terms,
         edges=(
             Edge("variance clamped", ([1.0], [0.0], [0.0]), [0.5 * (np.log(1e-6) + 1e6)], gradient=[1e6], exact=False),
             Edge("nan and inf", ([NAN, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, NAN, INF]), [NAN, NAN, INF]),
@@ -457,6 +483,7 @@ CASES = [
             {"input": positive, "target": positive, "log_input": False, "full": True, "eps": 1e-3},
         ),
         ("input", "target"),
+        terms=poisson_terms,
         hessian=True,
         edges=(
             Edge("overflow", ([1e30, -INF], [1.0, 0.0]), [INF, 0]),
@@ -490,8 +517,8 @@ CASES = [
     Case(
         "sigmoid_focal_loss",
         "SigmoidFocalLoss",
-        {"input": normal, "target": binary},
-        ({}, {"alpha": -1.0, "gamma": 1.5}, {"gamma": 0.0, "weight": positive}, {"target": unit, "alpha": 0.6}),
+        {"input": normal, "target": unit},
+        ({}, {"alpha": -1.0, "gamma": 1.5}, {"gamma": 0.0, "weight": positive}, {"alpha": 0.6, "gamma": 3.0}),
         ("input", "target", "weight"),
         hessian=True,
         edges=(Edge("ends", ([INF, -INF, INF, -INF, NAN], [1.0, 0.0, 0.0, 1.0, 1.0]), [0, 0, INF, INF, NAN]),),
@@ -551,6 +578,7 @@ CASES = [
         {"input": normal, "target": positive},
         ({}, {"weight": positive}),
         ("input", "target", "weight"),
+        terms=gamma_terms,
         hessian=True,
         edges=(Edge("ends", ([INF, -INF, 0.0, NAN], [1.0, 1.0, 0.0, 1.0]), [INF, INF, 0, NAN]),),
     ),
@@ -560,6 +588,7 @@ CASES = [
         {"input": normal, "target": positive},
         ({}, {"power": 1.2, "weight": positive}, {"power": 1}, {"power": 2}, {"power": 3.0}, {"power": 0}),
         ("input", "target", "weight"),
+        terms=tweedie_terms,
         hessian=True,
     ),
     Case(

@@ -373,7 +373,7 @@ def second(f, x, step=2e-3):
     h2, middle = np.empty_like(x), f(x)
     for i in np.ndindex(x.shape):
         x0 = x[i]
-        h = LD(step) * min(LD(1), abs(x0) or LD(1))
+        h = LD(step) * min(LD(1), max(LD(0.05), abs(x0)))
         at = {}
         for k in (-2, -1, 1, 2):
             x[i] = x0 + k * h

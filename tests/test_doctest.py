@@ -23,9 +23,12 @@ def test_docstring(name):
 
 
 @pytest.mark.skipif(not README.exists(), reason="installed without its source")
-def test_readme_blocks():
-    """Blocks marked python; those with a prompt as doctests, the others in one namespace."""
+def test_readme_blocks(tmp_path, monkeypatch):
+    """Blocks marked python; those with a prompt as doctests, the others in one namespace, where the files they name exist."""
     names = dict(NAMES)
+    monkeypatch.chdir(tmp_path)
+    np.save("logits.npy", np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
+    np.save("targets.npy", np.arange(20) % 5)
     for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S):
         if ">>>" in block:
             test = doctest.DocTestParser().get_doctest(block, names, "README", "README.md", 0)
