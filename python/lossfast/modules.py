@@ -12,7 +12,8 @@ from lossfast._gradients import value_and_grad
 from lossfast._legacy import legacy_reduction
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "GammaDeviance", "GammaNLLLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss",
+    "CrossEntropyLoss", "GammaDeviance", "GammaNLLLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss",
     "HuberLoss", "JSDivLoss", "KLDivLoss", "L1Loss", "LogCoshLoss", "MSELoss", "MarginRankingLoss", "MultiLabelSoftMarginLoss", "NLLLoss",
     "PoissonDeviance", "PoissonNLLLoss", "QuantileLoss", "SigmoidFocalLoss", "SmoothL1Loss", "SoftMarginLoss", "SquaredHingeLoss",
     "TweedieDeviance", "TweedieNLLLoss",
@@ -96,6 +97,25 @@ class NLLLoss(_ClassLoss):
 
     function = staticmethod(F.nll_loss)
     options = {"weight": None, "size_average": None, "ignore_index": -100, "reduce": None, "reduction": "mean"}
+
+
+class CTCLoss(Loss):
+    """Connectionist temporal classification: `lossfast.functional.ctc_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossfast as lf
+    >>> loss, grad = lf.CTCLoss(from_logits=True).value_and_grad(np.zeros((4, 1, 3)), [[1, 2]], 4, 2)
+    >>> loss.round(4), grad[0, 0].round(4)
+    (np.float64(0.8432), array([ 0.    , -0.1667,  0.1667]))
+    """
+
+    function = staticmethod(F.ctc_loss)
+    options = {"blank": 0, "reduction": "mean", "zero_infinity": False, "from_logits": False}
+
+    def probe(self):
+        return np.zeros((1, 1, max(self.blank + 1, 1))), np.zeros((1, 0), int), 1, 0
 
 
 class _WeightedLoss(Loss):

@@ -12,6 +12,7 @@
 #include "pack.h"
 #include "rows.h"
 #include "ctc.h"
+#include "ctc_decode.h"
 #undef LF_T_DOUBLE
 #undef T_CODE
 #undef T_FAR
@@ -38,4 +39,6 @@ void LF_EXPORT(ctc_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) 
 void LF_EXPORT(ctc_loss)(const LfCtcJob *j, ptrdiff_t n, char *memory) { ctc_loss(j, n, memory); }
 void LF_EXPORT(ctc_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_rest(j, n, dir, memory); }
 void LF_EXPORT(ctc_align_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_half(j, n, dir, memory); }
+void LF_EXPORT(ctc_greedy)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_greedy(j, n, memory); }
+void LF_EXPORT(ctc_beam)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_beam(j, n, memory); }
 void LF_EXPORT(ctc_align_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_rest(j, n, dir, memory); }

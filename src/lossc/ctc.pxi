@@ -438,3 +438,88 @@ def ctc_missing_frames(object targets, object input_lengths, object target_lengt
         out[n] = max(out[n], 0)
         label += call.lengths[n]
     return missing if shape else missing[0]
+
+
+# ---- decoding
+
+cdef void decode_samples(const LfCtcDecode *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+    cdef Py_ssize_t n
+    for n in prange(job.N, schedule="dynamic", num_threads=threads):
+        if job.width:
+            K.ctc_beam(job, n, memory + threadid() * stride)
+        else:
+            K.ctc_greedy(job, n, memory + threadid() * stride)
+
+
+def ctc_decode(object log_probs, object input_lengths, object blank, object beam_width, object top, bint from_logits):
+    """(labels, lengths, scores) by [sample][rank]; beam_width 0: the best class of each frame. See lossfast.functional."""
+    cdef cnp.ndarray x = frames_array(log_probs, "log_probs")
+    cdef int ndim = cnp.PyArray_NDIM(x), threads
+    cdef bint batched = ndim == 3
+    cdef LfCtcDecode job
+    cdef size_t stride
+    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if batched else 1, cnp.PyArray_DIM(x, ndim - 1)
+    job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
+    job.blank, job.width, job.top = class_index(blank, job.C), beam_width, top
+    if job.width < 0 or job.width > 1000000 or job.top < 1 or (job.width and job.top > job.width):
+        raise ValueError(f"top: expected a number from 1 to beam_width, got top {top} and beam_width {beam_width}")
+    if job.C > 2147483647 or <double>job.steps * max(job.width, 1) > 2e9:
+        raise MemoryError(f"log_probs: {job.steps} frames of {job.C} classes are too many to decode with beam_width {beam_width}")
+    shape = (job.N, job.top, job.steps)
+    checked_size(shape, "log_probs")
+    cdef cnp.ndarray frames = np.empty(job.N, np.int64), labels = np.empty(shape, np.int32)
+    cdef cnp.ndarray lengths = np.empty(shape[:2], np.int64), score = np.empty(shape[:2])
+    read_lengths(<int64_t *>cnp.PyArray_DATA(frames), job.steps if input_lengths is None else input_lengths, "input_lengths", job.N, job.steps,
+                 f"{job.steps} frames")
+    job.frames, job.labels = <int64_t *>cnp.PyArray_DATA(frames), <int32_t *>cnp.PyArray_DATA(labels)
+    job.lengths, job.score = <int64_t *>cnp.PyArray_DATA(lengths), <double *>cnp.PyArray_DATA(score)
+    threads = threads_for(job.N, 2) if <double>job.N * job.steps * (job.C + job.width) > CTC_SERIAL else 1
+    stride = aligned(lf_ctc_decode_bytes(&job))
+    cdef void *memory = allocated(<double>stride * threads + 64)
+    with nogil:
+        decode_samples(&job, <char *>aligned(<size_t>memory), stride, threads)
+        free(memory)
+    arrays = labels[..., :lengths.max(initial=0)], lengths, score.astype(np.float64 if job.x_dtype == LF_F64 else np.float32, copy=False)
+    return arrays if batched else tuple([a[0] for a in arrays])
+
+
+# ---- edit distance
+
+cdef int64_t levenshtein(const int64_t *a, Py_ssize_t m, const int64_t *b, Py_ssize_t n, int64_t *row) noexcept nogil:
+    """Insertions, deletions and substitutions that make b of a; row: n + 1 numbers."""
+    cdef Py_ssize_t i, k
+    cdef int64_t corner, above, best
+    for k in range(n + 1):
+        row[k] = k
+    for i in range(m):
+        corner, row[0] = row[0], i + 1
+        for k in range(n):
+            above = row[k + 1]
+            best = (above if above < row[k] else row[k]) + 1
+            corner += a[i] != b[k]
+            row[k + 1] = corner if corner < best else best
+            corner = above
+    return row[n]
+
+
+cdef void distances(const int64_t *a, const int64_t *m, Py_ssize_t width_a, const int64_t *b, const int64_t *n, Py_ssize_t width_b, int64_t *rows,
+                    int64_t *out, Py_ssize_t count, int threads) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in prange(count, schedule="dynamic", num_threads=threads):
+        out[i] = levenshtein(a + i * width_a, m[i], b + i * width_b, n[i], rows + threadid() * (width_b + 1))
+
+
+def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not None, object b_lengths):
+    """Edit distances of the rows of two C-contiguous int64 matrices up to their lengths."""
+    cdef Py_ssize_t N = cnp.PyArray_DIM(a, 0), width_a = cnp.PyArray_DIM(a, 1), width_b = cnp.PyArray_DIM(b, 1)
+    cdef cnp.ndarray m = np.empty(N, np.int64), n = np.empty(N, np.int64), out = np.empty(N, np.int64)
+    cdef int threads = threads_for(N, 2) if <double>N * width_a * width_b > CTC_SERIAL else 1
+    read_lengths(<int64_t *>cnp.PyArray_DATA(m), a_lengths, "hypothesis_lengths", N, width_a, f"hypotheses of shape {shape_of(a)}")
+    read_lengths(<int64_t *>cnp.PyArray_DATA(n), b_lengths, "reference_lengths", N, width_b, f"references of shape {shape_of(b)}")
+    cdef void *rows = allocated(<double>threads * (width_b + 1) * 8)
+    with nogil:
+        distances(<int64_t *>cnp.PyArray_DATA(a), <int64_t *>cnp.PyArray_DATA(m), width_a, <int64_t *>cnp.PyArray_DATA(b),
+                  <int64_t *>cnp.PyArray_DATA(n), width_b, <int64_t *>rows, <int64_t *>cnp.PyArray_DATA(out), N, threads)
+        free(rows)
+    return out, n

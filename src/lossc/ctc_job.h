@@ -68,6 +68,20 @@ typedef struct {
     LfCtcSample *sample;
 } LfCtcJob;
 
+/* Decoding: ctc_greedy(job, n, memory) or ctc_beam(job, n, memory) for n < N; memory: lf_ctc_decode_bytes() for each thread. */
+typedef struct {
+    const char *x;
+    int x_dtype;
+    ptrdiff_t x_t, x_n, x_c, steps, N, C, blank;
+    int from_logits;
+    ptrdiff_t width, top;             /* beam search (width > 0): prefixes kept, and how many of them are wanted */
+    const int64_t *frames;
+    int32_t *labels;                  /* [N][top][steps], -1 beyond the length */
+    int64_t *lengths;                 /* [N][top] */
+    double *score;                    /* log-probabilities: [N][top] */
+} LfCtcDecode;
+
+size_t lf_ctc_decode_bytes(const LfCtcDecode *j);
 int lf_ctc_measure(LfCtcJob *j);
 int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,
                   int64_t *value);

@@ -75,6 +75,16 @@ int lf_ctc_measure(LfCtcJob *j)
     return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2 && !huge;
 }
 
+size_t lf_ctc_decode_bytes(const LfCtcDecode *j)
+{
+    CtcRegion r = {NULL, 0};
+    CtcBeam b;
+    double *row;
+    if (j->width > 0) ctc_beam_layout(&r, j, &b, &row);
+    else ctc_take(&r, (size_t)j->C, sizeof(double));
+    return r.used;
+}
+
 /* Columns of the labels of direction 0, and the classes of columns. `seen` maps classes to columns, all -1 before and after. */
 static void sample_columns(const LfCtcJob *j, LfCtcSample *u, const int32_t *label, int32_t *seen)
 {

@@ -108,4 +108,44 @@ static inline void ctc_trace_layout(CtcRegion *r, const LfCtcSample *u, int dir,
     }
 }
 
+/* A prefix in the beam: its mass by whether it ended in a blank, as logarithms, and what the next frame makes of that. */
+typedef struct {
+    int32_t node;
+    double by_blank, by_label, total, next_blank, next_label;
+} CtcPrefix;
+
+typedef struct {
+    double score;
+    int32_t id;
+} CtcRanked;
+
+/* What a beam search works in. Node 0 of the trie is the empty prefix. */
+typedef struct {
+    CtcPrefix *prefix, *next;                 /* the beam, best first; n of them */
+    CtcRanked *rank, *best;                   /* classes of a frame, and candidates, best first */
+    int32_t *entry, *extend;                  /* of candidates: place in the beam, and class to add or -1 */
+    int32_t *parent, *label, *slot, *table;   /* by node: place in the beam or -1; hash table of nodes */
+    size_t mask;
+    int shift;
+    int32_t nodes;
+    ptrdiff_t n, width;
+} CtcBeam;
+
+static inline void ctc_beam_layout(CtcRegion *r, const LfCtcDecode *j, CtcBeam *b, double **row)
+{
+    const size_t width = (size_t)j->width, nodes = width * (size_t)j->steps + 1;
+    size_t candidates = 2 * width;
+    for (size_t k = 1; k <= width; k++)
+        candidates += width / k + 1;
+    b->width = j->width;
+    for (b->shift = 60; b->shift > 1 && (size_t)1 << (64 - b->shift) < 2 * nodes; b->shift--) {}
+    b->mask = ((size_t)1 << (64 - b->shift)) - 1;
+    *row = ctc_take(r, (size_t)j->C, sizeof(double));
+    b->prefix = ctc_take(r, width, sizeof(CtcPrefix)), b->next = ctc_take(r, width, sizeof(CtcPrefix));
+    b->rank = ctc_take(r, width + 1, sizeof(CtcRanked)), b->best = ctc_take(r, width, sizeof(CtcRanked));
+    b->entry = ctc_take(r, candidates, sizeof(int32_t)), b->extend = ctc_take(r, candidates, sizeof(int32_t));
+    b->parent = ctc_take(r, nodes, sizeof(int32_t)), b->label = ctc_take(r, nodes, sizeof(int32_t)), b->slot = ctc_take(r, nodes, sizeof(int32_t));
+    b->table = ctc_take(r, b->mask + 1, sizeof(int32_t));
+}
+
 #endif

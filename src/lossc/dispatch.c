@@ -34,6 +34,8 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_ctc_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                     \
     void lf_ctc_align_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
     void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
+    void lf_ctc_greedy_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                     \
+    void lf_ctc_beam_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                       \
     static const LfKernels isa_ = {.isa = #isa_,                                                                                           \
                                    .elem_block = lf_elem_block_##isa_,                                                                     \
                                    .elem_fold = lf_elem_fold_##isa_,                                                                       \
@@ -44,6 +46,8 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
                                    .ctc_loss = lf_ctc_loss_##isa_,                                                                         \
                                    .ctc_rest = lf_ctc_rest_##isa_,                                                                         \
                                    .ctc_align_half = lf_ctc_align_half_##isa_,                                                             \
+                                   .ctc_greedy = lf_ctc_greedy_##isa_,                                                                     \
+                                   .ctc_beam = lf_ctc_beam_##isa_,                                                                         \
                                    .ctc_align_rest = lf_ctc_align_rest_##isa_};
 
 KERNELS(base)

@@ -91,6 +91,8 @@ typedef struct {
     void (*ctc_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_align_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_align_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
+    void (*ctc_greedy)(const LfCtcDecode *, ptrdiff_t n, char *memory);
+    void (*ctc_beam)(const LfCtcDecode *, ptrdiff_t n, char *memory);
 } LfKernels;
 
 extern const char *const lf_loss_names[];

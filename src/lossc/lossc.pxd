@@ -72,6 +72,18 @@ cdef extern from "lossc.h" nogil:
         Py_ssize_t row_tasks
         size_t plan_bytes, lattice_bytes, row_bytes
 
+    ctypedef struct LfCtcDecode:
+        const char *x
+        int x_dtype
+        Py_ssize_t x_t, x_n, x_c, steps, N, C, blank
+        int from_logits
+        Py_ssize_t width, top
+        const int64_t *frames
+        int32_t *labels
+        int64_t *lengths
+        double *score
+
+    size_t lf_ctc_decode_bytes(const LfCtcDecode *)
     int lf_ctc_measure(LfCtcJob *)
     int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)
     void lf_ctc_plan(LfCtcJob *, char *)
@@ -88,6 +100,8 @@ cdef extern from "lossc.h" nogil:
         void (*ctc_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_align_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_align_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
+        void (*ctc_greedy)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
+        void (*ctc_beam)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
 
     const char *const *lf_loss_names
     const int lf_loss_count

@@ -1,0 +1,89 @@
+/* Cross entropy over logits that exist one tile at a time: rows gather their softmax tile by tile, then each tile becomes its gradient. */
+
+static void NAME(tile_bias)(const LfTileJob *j, T *x)
+{
+    const T *bias = j->bias;
+    if (bias)
+#pragma omp simd
+        for (ptrdiff_t c = 0; c < j->columns; c++)
+            x[c] += bias[c];
+}
+
+/* The label's place in the tile, or -1. */
+static ptrdiff_t NAME(tile_label)(const LfTileJob *j, ptrdiff_t row)
+{
+    const int64_t y = j->label[row] - j->first;
+    return j->label[row] >= 0 && y >= 0 && y < j->columns ? (ptrdiff_t)y : -1;
+}
+
+/* Brings a row's (m, s) up to date: s + 1 is the sum of all exp(x - m) so far, 0 at the start. */
+static void NAME(tile_block)(const LfTileJob *j, ptrdiff_t row)
+{
+    T *x = (T *)j->tile + row * j->columns, lane[LF_LANES], pad[LF_LANES], w[LF_LANES];
+    const ptrdiff_t label = NAME(tile_label)(j, row);
+    double acc[LF_LANES] = {0}, ties[LF_LANES] = {0}, dot[LF_LANES] = {0};
+    if (j->label[row] < 0)
+        return;
+    NAME(tile_bias)(j, x);
+    for (int l = 0; l < LF_LANES; l++)
+        lane[l] = -INFINITY;
+    for (ptrdiff_t c = 0; c < j->columns; c += LF_LANES) {
+        const ptrdiff_t n = j->columns - c < LF_LANES ? j->columns - c : LF_LANES;
+        for (ptrdiff_t l = 0; l < n; l++)
+            lane[l] = x[c + l] > lane[l] ? x[c + l] : lane[l];
+    }
+    T top = lane[0];
+    for (int l = 1; l < LF_LANES; l++)
+        top = lane[l] > top ? lane[l] : top;
+    const double before = j->m[row], m = top > before ? top : before;
+    for (ptrdiff_t c = 0; c < j->columns; c += LF_LANES) {
+        const ptrdiff_t n = j->columns - c < LF_LANES ? j->columns - c : LF_LANES;
+        const T *a = x + c;
+        if (n < LF_LANES) {
+            for (ptrdiff_t l = 0; l < LF_LANES; l++)
+                pad[l] = l < n ? a[l] : -INFINITY;
+            a = pad;
+        }
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++) {
+            const T e = NAME(lf_exp)(a[l] - (T)m);
+            acc[l] += a[l] == (T)m ? 0 : e;
+            ties[l] += a[l] == (T)m ? 1 : 0;
+        }
+        if (!j->smoothed)
+            continue;
+        for (ptrdiff_t l = 0; l < LF_LANES; l++)
+            w[l] = l >= n ? 0 : j->weight ? (T)j->weight[c + l] : 1;
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++)
+            dot[l] += w[l] == 0 ? 0 : (double)w[l] * (double)a[l];
+    }
+    const double kept = before == m ? j->s[row] + 1 : j->s[row] == -1 ? 0 : (j->s[row] + 1) * lf_exp_f64(before - m);
+    j->s[row] = before == m ? j->s[row] + (lf_lane_sum(ties) + lf_lane_sum(acc)) : (lf_lane_sum(ties) - 1) + (kept + lf_lane_sum(acc));
+    j->m[row] = m;
+    j->dot[row] += lf_lane_sum(dot);
+    if (label >= 0)
+        j->xt[row] = x[label];
+}
+
+/* Logits to kmass p - kown [label] - keven w. */
+static void NAME(tile_grad)(const LfTileJob *j, ptrdiff_t row)
+{
+    T *x = (T *)j->tile + row * j->columns;
+    const ptrdiff_t label = NAME(tile_label)(j, row);
+    const double s = j->s[row], mass = j->kmass[row], own = j->kown[row], even = j->smoothed ? j->keven[row] : 0;
+    if (j->label[row] < 0) {
+        memset(x, 0, j->columns * sizeof(T));
+        return;
+    }
+    NAME(tile_bias)(j, x);
+    const double xl = label < 0 ? 0 : (double)x[label], u = label < 0 ? 0 : own + even * (j->weight ? j->weight[label] : 1);
+    const T m = (T)j->m[row], scale = (T)(mass / (1 + s));
+#pragma omp simd
+    for (ptrdiff_t c = 0; c < j->columns; c++)
+        x[c] = scale * (x[c] == m ? 1 : NAME(lf_exp)(x[c] - m));
+    for (ptrdiff_t c = 0; even != 0 && c < j->columns; c++)
+        x[c] -= (T)(even * (j->weight ? j->weight[c] : 1));
+    if (label >= 0) /* without cancellation where the label has nearly all the probability */
+        x[label] = (T)(xl == j->m[row] ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64(xl - j->m[row]) / (1 + s)) - u);
+}

@@ -1,0 +1,20 @@
+#include "prelude.h"
+
+#define LF_T_DOUBLE
+#include "real.h"
+#define T_CODE LF_F64
+#include "vmath.h"
+#include "pack.h"
+#include "vectors.h"
+#include "tiles.h"
+#undef LF_T_DOUBLE
+#undef T_CODE
+
+#define LF_T_FLOAT
+#include "real.h"
+#define T_CODE LF_F32
+#include "vmath.h"
+#include "tiles.h"
+
+void LF_EXPORT(tile_block)(const LfTileJob *j, ptrdiff_t row) { j->wide ? tile_block_f64(j, row) : tile_block_f32(j, row); }
+void LF_EXPORT(tile_grad)(const LfTileJob *j, ptrdiff_t row) { j->wide ? tile_grad_f64(j, row) : tile_grad_f32(j, row); }

@@ -1,0 +1,356 @@
+# Losses between whole vectors: one or more axes make the vector, every other axis is a position.
+
+VECTOR_LOSSES = {
+    "multi_margin": LF_MULTI_MARGIN, "multilabel_margin": LF_MULTILABEL_MARGIN, "focal": LF_FOCAL, "cross_entropy_hessian": LF_CE_HESSIAN,
+    "cosine_embedding": LF_COSINE, "triplet": LF_TRIPLET, "dice": LF_DICE, "wasserstein": LF_WASSERSTEIN,
+}
+
+
+cdef void run_vector_blocks(const LfVectorJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    if threads == 1:
+        for b in range(blocks):
+            K.vector_block(job, b)
+    else:
+        for b in prange(blocks, schedule="static", num_threads=threads):
+            K.vector_block(job, b)
+
+
+cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
+    """Run all blocks; sums in block order, the lowest bad label."""
+    cdef Py_ssize_t blocks = (job.n + job.rows - 1) // job.rows, b
+    cdef double here[96]
+    cdef void *memory = <void *>here
+    if blocks > 32:
+        memory = malloc(blocks * 24)
+        if memory == NULL:
+            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
+    job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
+    with nogil:
+        run_vector_blocks(job, blocks, threads_for(blocks, 2))
+        totals.sum = ordered_sum(job.sum, blocks)
+        totals.mass = ordered_sum(job.mass, blocks)
+        totals.bad = -1
+        for b in range(blocks):
+            if job.bad[b] >= 0:
+                totals.bad = job.bad[b]
+                break
+        if blocks > 32:
+            free(memory)
+    return 0
+
+
+cdef inline void vector_array(LfArray *v, cnp.ndarray a, bint *over, Py_ssize_t *inner):
+    """Strides of positions and of the vector."""
+    cdef int d, e = 0, k = 0
+    v.data, v.dtype = <char *>cnp.PyArray_DATA(a), dtype_code(a)
+    for d in range(cnp.PyArray_NDIM(a)):
+        if over[d]:
+            inner[k] = cnp.PyArray_STRIDE(a, d)
+            k += 1
+        else:
+            v.stride[e] = cnp.PyArray_STRIDE(a, d)
+            e += 1
+
+
+@cython.final
+cdef class VectorLoss:
+    """One loss between vectors: its kernel and how it reads its arguments.
+
+    Parameters
+    ----------
+    kernel : name in VECTOR_LOSSES
+    args : names of the vectors, all of one shape
+    label : 'class', 'classes' (a list up to a -1), 'sign', or None
+    limits : (name, least, largest, what was expected) of each number
+    weighted_mean : the mean divides by the labels' class weights
+    """
+    cdef int op, inputs, params
+    cdef readonly str name
+    cdef readonly tuple args
+    cdef str label
+    cdef tuple limits
+    cdef bint weighted_mean
+
+    def __init__(self, kernel, args, *, label=None, limits=(), weighted_mean=False):
+        self.name, self.op, self.args, self.inputs, self.label = kernel, VECTOR_LOSSES[kernel], args, len(args), label
+        self.limits, self.params, self.weighted_mean = limits, len(limits), weighted_mean
+
+    def __call__(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, *numbers,
+                 object ignore_index=None):
+        cdef Request request = take_request()
+        cdef int mode = reduction_code(reduction), q, d, e = 0, k = 0, ndim
+        cdef list arrays = [as_array(v, name) for v, name in zip(vectors, self.args)], grads = []
+        cdef cnp.ndarray ax = arrays[0], at = None, am = None, au = None, ao = None, aw = None, g
+        cdef bint wide = False
+        cdef bint over[64]
+        cdef LfVectorJob job
+        cdef Totals totals
+        cdef double denominator, scale = 1
+        cdef tuple shape, reads
+        ndim = cnp.PyArray_NDIM(ax)
+        if ndim == 0:
+            raise ValueError(f"{self.args[0]}: expected at least one dimension, got a 0-dimensional array")
+        for q in range(self.inputs):
+            if shape_of(arrays[q]) != shape_of(ax):
+                raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {shape_of(ax)}, got {shape_of(arrays[q])}")
+            wide = wide or widens(vectors[q], arrays[q], q == 0)
+        checked_size(shape_of(ax), self.args[0])
+        if axis is None:
+            axis = 1 if ndim > 1 else 0
+        for d in range(ndim):
+            over[d] = False
+        for one in axis if isinstance(axis, (tuple, list)) else (axis,):
+            d = class_axis(one, ndim, 0)
+            if over[d]:
+                raise ValueError(f"axis: {one} is named twice in {axis}")
+            over[d] = True
+        job.op, job.n, job.c, job.scale = self.op, 1, 1, 1
+        for d in range(ndim):
+            if over[d]:
+                job.cshape[k] = cnp.PyArray_DIM(ax, d)
+                job.c *= job.cshape[k]
+                k += 1
+            else:
+                job.shape[e] = cnp.PyArray_DIM(ax, d)
+                job.n *= job.shape[e]
+                e += 1
+        job.cdim, job.ndim = k, e
+        shape = tuple([job.shape[d] for d in range(e)])
+        job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
+        job.label.data = job.out.data = job.where.data = job.upstream.data = NULL
+        for q in range(LF_VECTORS):
+            job.in_[q].data = job.grad[q].data = NULL
+            if q < self.inputs:
+                vector_array(&job.in_[q], arrays[q], over, &job.inc[q][0])
+        job.weight, job.gw = NULL, NULL
+        job.ignores, job.weighted_mean, job.labels_only = ignore_index is not None, self.weighted_mean, False
+        job.ignore_index = 0 if ignore_index is None else ignored_label(ignore_index)
+        for d in range(self.params):
+            job.param[d] = self.parameter(d, numbers[d])
+
+        if self.label is not None:
+            at = as_array(target, "target")
+            wide = wide or (self.label == "sign" and widens(target, at, False))
+            self.bind_label(&job, at, shape_of(ax) if self.label == "classes" else shape, over)
+        if weight is not None:
+            aw = class_weights(weight, job.c, True)
+            job.weight = <double *>cnp.PyArray_DATA(aw)
+        if where is not None:
+            am = as_array(where, "where")
+            mask_array(&job.where, am, shape)
+        reads = tuple(arrays) + (at, aw)
+        if request is not None:
+            if request.hessian:
+                raise TypeError(f"f: {self.name} has no Hessian here")
+            if request.upstream is not None and mode == 0:
+                au = as_array(request.upstream, "grad_output")
+                check_broadcast(au, shape, "grad_output")
+                fill_array(&job.upstream, au, dtype_code(au), job.ndim)
+            elif request.upstream is not None:
+                scale = upstream_scalar(request)
+        if mode == 0:
+            dtype = np.float64 if wide else np.float32
+            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads)
+            fill_array(&job.out, ao, dtype_code(ao), job.ndim)
+        elif out is not None:
+            raise ValueError("out: only with reduction='none'")
+
+        # Labels are checked before anything is written to an array of the user's, and a mean's gradient needs the denominator first.
+        if request is not None or out is not None:
+            job.labels_only = True
+            run_vectors(&job, &totals)
+            job.labels_only = False
+            if totals.bad >= 0:
+                self.raise_label(totals.bad, at, shape, job.c)
+            if mode == 1:
+                scale = scale / totals.mass if totals.mass != 0 else 0
+        job.scale = scale
+        sums = None
+        if request is not None:
+            for i, name in enumerate(request.names):
+                if name in self.args:
+                    q = self.args.index(name)
+                    g = gradient_array(request, i, arrays[q], name, reads)
+                    vector_array(&job.grad[q], g, over, &job.gradc[q][0])
+                elif name == "weight" and aw is not None:
+                    g = gradient_array(request, i, as_array(weight, "weight"), name, reads)
+                    job.rows = (job.n + 15) // 16 if job.n > 16 else 1
+                    sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
+                    job.gw = <double *>cnp.PyArray_DATA(<cnp.ndarray>sums)
+                    job.gw_mass = job.gw + (<cnp.ndarray>sums).size // 2
+                    sums = (g, sums)
+                elif name == "target" and at is not None:
+                    raise TypeError(f"argnums: target holds labels here (dtype {at.dtype}), which have no gradient")
+                else:
+                    raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
+                grads.append(g)
+        run_vectors(&job, &totals)
+        if totals.bad >= 0:
+            self.raise_label(totals.bad, at, shape, job.c)
+        denominator = totals.mass
+        if mode == 0:
+            result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
+        else:
+            result = scalar(totals.sum if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), wide)
+        if request is None:
+            return result
+        if sums is not None:
+            finish_weight_gradient([None, sums], mode == 1 and self.weighted_mean, totals.sum / denominator if denominator != 0 else 0, scale)
+        return request.outcome(result, tuple(grads))
+
+    cdef double parameter(self, int i, object given) except? -1e300:
+        cdef double value
+        name, least, largest, expected = self.limits[i]
+        try:
+            value = given
+        except TypeError:
+            raise TypeError(f"{name}: expected a number, got {given!r}") from None
+        if not least <= value <= largest:
+            raise ValueError(f"{name}: expected {expected}, got {given!r}")
+        return value
+
+    cdef int bind_label(self, LfVectorJob *job, cnp.ndarray at, tuple shape, bint *over) except -1:
+        cdef int code = dtype_code(at)
+        if self.label != "sign" and not is_integer(code):
+            raise TypeError(f"target: expected integer class indices, got dtype {at.dtype}")
+        if self.label == "sign":
+            check_broadcast(at, shape, "target")
+            fill_array(&job.label, at, code, job.ndim)
+            return 0
+        if shape_of(at) != shape and not (shape == () and shape_of(at) == (1,)):
+            raise ValueError(f"target: expected class indices of shape {shape}, got shape {shape_of(at)}")
+        if self.label == "classes":
+            vector_array(&job.label, at, over, &job.labelc)
+        else:
+            fill_array(&job.label, at.reshape(shape) if shape == () else at, code, job.ndim)
+        return 0
+
+    cdef int raise_label(self, Py_ssize_t bad, cnp.ndarray at, tuple shape, Py_ssize_t c) except -1:
+        index = first_index(bad // (c if c else 1), shape)
+        if self.label == "classes":
+            index += (bad % c,)
+        index = index if len(index) == at.ndim else (0,) * at.ndim
+        raise IndexError(f"{subscript('target', index)} = {at[index]} is out of range for {c} classes")
+
+
+cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax, cnp.ndarray at, object weight, int axis):
+    """Writes the diagonal of the Hessian by the logits of what class_loss computed."""
+    cdef LfVectorJob job
+    cdef Totals totals
+    cdef bint over[64]
+    cdef cnp.ndarray aw = None
+    cdef int d, e = 0
+    for d in range(cnp.PyArray_NDIM(ax)):
+        over[d] = d == axis
+        if d != axis:
+            job.shape[e] = cnp.PyArray_DIM(ax, d)
+            e += 1
+    job.op, job.ndim, job.n, job.cdim, job.c = LF_CE_HESSIAN, e, rows.n, 1, rows.c
+    job.cshape[0] = rows.c
+    job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
+    job.in_[1].data = job.in_[2].data = job.grad[1].data = job.grad[2].data = job.label.data = job.out.data = NULL
+    vector_array(&job.in_[0], ax, over, &job.inc[0][0])
+    vector_array(&job.grad[0], h, over, &job.gradc[0][0])
+    if rows.op == LF_CE_PROB:
+        vector_array(&job.in_[1], at, over, &job.inc[1][0])
+    else:
+        job.label = rows.t
+    job.where, job.upstream = rows.where, rows.upstream
+    job.weight, job.gw, job.param[2] = NULL, NULL, <double>job.c
+    if weight is not None:
+        aw = class_weights(weight, job.c, True)
+        job.weight, job.param[2] = <double *>cnp.PyArray_DATA(aw), aw.sum()
+    job.ignores, job.ignore_index, job.weighted_mean, job.labels_only = rows.op != LF_CE_PROB, rows.ignore_index, False, False
+    job.param[0], job.param[1], job.scale = 1 - rows.smoothing, rows.smoothing / <double>(job.c if job.c else 1), rows.scale
+    run_vectors(&job, &totals)
+    return h
+
+
+# ---- tiles of logits -----------------------------------------------------------------------------------------------------------------------
+
+cdef void run_tile(const LfTileJob *job, bint gradient, Py_ssize_t rows, int threads) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in prange(rows, schedule="static", num_threads=threads):
+        if gradient:
+            K.tile_grad(job, i)
+        else:
+            K.tile_block(job, i)
+
+
+def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray labels, Py_ssize_t first, bint smoothed, cnp.ndarray state,
+         cnp.ndarray factors=None):
+    """For linear_cross_entropy, which owns all arrays: gather the softmax of the tile's rows into `state` (4, rows), or with `factors` (3, rows)
+    turn the tile into its gradient. All are C-contiguous; tile and bias float32 or float64, the others float64, labels int64."""
+    cdef LfTileJob job
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(tile, 0), step = cnp.PyArray_STRIDE(state, 0)
+    cdef char *s = <char *>cnp.PyArray_DATA(state)
+    job.tile, job.wide, job.smoothed = <char *>cnp.PyArray_DATA(tile), dtype_code(tile) == LF_F64, smoothed
+    job.columns, job.first = cnp.PyArray_DIM(tile, 1), first
+    job.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
+    job.weight = NULL if weight is None else <double *>cnp.PyArray_DATA(weight)
+    job.label = <int64_t *>cnp.PyArray_DATA(labels)
+    job.m, job.s, job.xt, job.dot = <double *>s, <double *>(s + step), <double *>(s + 2 * step), <double *>(s + 3 * step)
+    job.kmass = job.kown = job.keven = NULL
+    if factors is not None:
+        s, step = <char *>cnp.PyArray_DATA(factors), cnp.PyArray_STRIDE(factors, 0)
+        job.kmass, job.kown, job.keven = <double *>s, <double *>(s + step), <double *>(s + 2 * step)
+    with nogil:
+        run_tile(&job, factors is not None, rows, threads_for(rows, 2))
+
+
+# For losses composed in Python: the checks that the others have.
+
+def checked_array(object x, str name):
+    """The array behind an argument, in a dtype that the kernels read, and whether it makes the computation float64."""
+    cdef cnp.ndarray a = as_array(x, name)
+    return a, widens(x, a, name == "input")
+
+
+def checked_labels(object target, tuple shape, Py_ssize_t classes, object ignore_index, object where):
+    """Labels as int64, one for each position, -1 for those that do not count; the first that is out of range is raised."""
+    cdef cnp.ndarray at = as_array(target, "target"), am
+    if not is_integer(dtype_code(at)):
+        raise TypeError(f"target: expected integer class indices of shape {shape}, got dtype {at.dtype}")
+    if shape_of(at) != shape:
+        raise ValueError(f"target: expected class indices of shape {shape}, got shape {shape_of(at)}")
+    labels = at.astype(np.int64)
+    counts = labels != ignored_label(ignore_index) if at.dtype != np.uint64 else (labels != ignored_label(ignore_index)) | (at > sys.maxsize)
+    if where is not None:
+        am = as_array(where, "where")
+        if dtype_code(am) != LF_BOOL:
+            raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
+        check_broadcast(am, shape, "where")
+        counts = counts & am
+    bad = counts & ((labels < 0) | (labels >= classes))
+    if bad.any():
+        bad_label(int(bad.ravel().argmax()), at, shape, classes)
+    return np.where(counts, labels, -1).ravel()
+
+
+def checked_class_weights(object weight, Py_ssize_t classes):
+    return class_weights(weight, classes, True)
+
+
+def checked_reduction(object reduction):
+    return ("none", "mean", "sum")[reduction_code(reduction)]
+
+
+def checked_smoothing(object label_smoothing):
+    return smoothing_value(label_smoothing)
+
+
+def checked_out(object out, str name, tuple shape, object dtype, tuple reads):
+    return np.empty(shape, dtype) if out is None else check_out(out, name, shape, dtype, reads)
+
+
+def checked_gradient(object out, str label, cnp.ndarray a, str name, tuple reads):
+    """The array for the gradient by `a`."""
+    return checked_out(out, label, shape_of(a), gradient_dtype(a, name), reads)
+
+
+def checked_upstream(object upstream, tuple shape):
+    """grad_output for each position."""
+    cdef cnp.ndarray a = as_array(upstream, "grad_output")
+    check_broadcast(a, shape, "grad_output")
+    return np.broadcast_to(a, shape).astype(np.float64).ravel()
