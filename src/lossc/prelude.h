@@ -21,7 +21,7 @@
 #define LF_CHUNK 2048           /* elements in hand in an elementwise loss */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_GROUP 16             /* rows of a tile in hand */
-#define LF_KEEP_BYTES 131072     /* of the rows whose exponentials are kept between the passes */
+#define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32 };
 

@@ -15,8 +15,6 @@
  * Order: two terms are added in T, then everything in double, in an order fixed by C.
  */
 
-#define LF_KEEP (LF_KEEP_BYTES / (ptrdiff_t)sizeof(T))
-
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
 
 /* The reference of a row: e(x) = 2^(n - N + SHIFT) exp(r), n = round(x log2 e), of the row itself, or of x - m for a far row (N = 0). */
@@ -105,8 +103,8 @@ static T NAME(run_max)(const T *x, ptrdiff_t n)
 }
 
 /* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. Lanes l and l + LF_LANES / 2 are added in T, all else in
- * double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. keep: NULL, or room for the e(x), whole groups of lanes. */
-static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count, T *keep)
+ * double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
+static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
 {
     double acc[LF_LANES / 2] = {0}, whole[LF_LANES / 2];
     T all[LF_LANES / 2] = {0}, pad[LF_LANES], e[LF_LANES];
@@ -118,11 +116,8 @@ static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int m
             a = pad;
         }
 #pragma omp simd
-        for (int l = 0; l < LF_LANES; l++) {
+        for (int l = 0; l < LF_LANES; l++)
             e[l] = NAME(row_exp)(a[l], ref.magic, ref.floor);
-            if (keep)
-                keep[i + l] = e[l];
-        }
 #pragma omp simd
         for (int l = 0; l < LF_LANES / 2; l++) {
             const T y = e[l], z = e[l + LF_LANES / 2];
@@ -381,14 +376,8 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff
     return buf;
 }
 
-/* Exponentials of a row kept for the second pass, and the reference each run of them was taken with: exp(x - m) = f e. */
-typedef struct {
-    T *e;
-    double *m, *f;
-} NAME(Kept);
-
 /* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const NAME(Kept) *kept)
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY, top = 0;
@@ -406,11 +395,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const
         }
         if (NAME(row_far)(m))
             x = NAME(row_logits)(j, r, l, c, n, m, buf);
-        if (kept) {
-            s += ref.f * NAME(run_sum)(x, n, ref, 1, top, &count, kept->e + c);
-            kept->m[c / LF_RUN] = m, kept->f[c / LF_RUN] = ref.f;
-        } else
-            s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count, NULL) : NAME(run_sum)(x, n, ref, 0, top, NULL, NULL));
+        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count) : NAME(run_sum)(x, n, ref, 0, top, NULL));
         if (spread)
             NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -705,32 +690,27 @@ static void NAME(row_put)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
         NAME(row_move)(j, a, stride, off, c, n, buf, 1);
 }
 
-/* Second pass over a row: exponentials as kept, or taken again from logits that the first pass has left in the second-level cache. */
-static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l, const NAME(Kept) *kept)
+/* Second pass over a row that the first has left in the second-level cache. Exponentials are taken again: keeping them there instead was slower,
+ * by up to 1.4 at 32000 classes. */
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 {
-    const int spread = NAME(row_spread)(j), logits = !kept || j->op == LF_LOG_SOFTMAX || spread;
+    const int spread = NAME(row_spread)(j);
     const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
-    T buf[LF_RUN], ubuf[LF_RUN], ebuf[LF_RUN], obuf[LF_RUN], dot = 0, *o;
+    T buf[LF_RUN], ubuf[LF_RUN], e[LF_RUN], obuf[LF_RUN], dot = 0, *o;
+    const T pf = r->pf[l];
     double sum = 0;
     for (int pass = j->op == LF_SOFTMAX && j->gx.data ? 0 : 1; pass < 2; pass++)
         for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-            const T *x = logits ? NAME(row_logits)(j, r, l, c, n, r->m[l], buf) : NULL, *u = NULL, *e = kept ? kept->e + c : ebuf;
-            T pf = r->pf[l];
-            if (kept && kept->m[c / LF_RUN] != r->m[l]) { /* a run from before the maximum: its factor alone may be too small for T */
-                pf = (T)(kept->f[c / LF_RUN] / T_UNSHIFT * lf_exp_f64(kept->m[c / LF_RUN] - (double)r->m[l]) / (1 + r->s[l]));
-                for (ptrdiff_t i = 0; i < n; i++)
-                    ebuf[i] = e[i] * (T)T_UNSHIFT;
-                e = ebuf;
-            }
+            const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NULL;
             if (j->gx.data && spread)
                 u = NAME(row_masses)(j, r, l, c, n, ubuf);
             else if (j->gx.data && j->op == LF_SOFTMAX)
                 u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
-            if (!kept && (j->op == LF_SOFTMAX || j->gx.data))
+            if (j->op == LF_SOFTMAX || j->gx.data)
 #pragma omp simd
                 for (ptrdiff_t i = 0; i < n; i++)
-                    ebuf[i] = NAME(row_exp)(x[i], magic, floor);
+                    e[i] = NAME(row_exp)(x[i], magic, floor);
             if (pass == 0) {
                 for (ptrdiff_t i = 0; i < n; i++)
                     obuf[i] = e[i] * pf * u[i];
@@ -834,21 +814,13 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double
             NAME(tile_emit)(j, r, x, e, spread || upstream ? u : NULL);
         }
     } else {
-        T keep[LF_KEEP + LF_W * LF_LANES];
-        double m[LF_KEEP / LF_RUN + LF_W], f[LF_KEEP / LF_RUN + LF_W];
-        NAME(Kept) kept[LF_W];
-        const ptrdiff_t runs = (j->c + LF_RUN - 1) / LF_RUN, length = (j->c + LF_LANES - 1) / LF_LANES * LF_LANES;
-        const int keeps = j->c <= LF_KEEP && (j->op == LF_SOFTMAX || j->gx.data);
-        for (ptrdiff_t l = 0; l < r->n; l++) {
-            if (keeps)
-                kept[l] = (NAME(Kept)){keep + l * length, m + l * runs, f + l * runs};
-            NAME(row_stats)(j, r, l, keeps ? &kept[l] : NULL);
-        }
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            NAME(row_stats)(j, r, l);
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
             for (ptrdiff_t l = 0; l < r->n; l++)
-                NAME(row_emit)(j, r, l, keeps ? &kept[l] : NULL);
+                NAME(row_emit)(j, r, l);
         }
     }
     if (gw)
@@ -891,7 +863,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     /* rows of one group stay in the second-level cache between the passes */
-    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_KEEP / j->c;
+    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
@@ -933,5 +905,3 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
     j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
 }
-
-#undef LF_KEEP
