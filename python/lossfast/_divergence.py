@@ -71,7 +71,7 @@ def kl_div(input, target, *, size_average=None, reduce=None, reduction="mean", l
     return (_KL_LOG if log_target else _KL)(input, target, None, None, reduction, where, out)
 
 
-def js_div(input, target, *, reduction="batchmean", log=False, where=None, out=None):
+def js_div(input, target, *, reduction="mean", log=False, where=None, out=None):
     r"""Terms of the Jensen-Shannon divergence between two distributions.
 
     .. math:: \ell = \tfrac12 \Bigl( x \log\frac{2x}{x + t} + t \log\frac{2t}{x + t} \Bigr)
@@ -81,7 +81,7 @@ def js_div(input, target, *, reduction="batchmean", log=False, where=None, out=N
     input, target : array_like
         Probabilities, broadcast against each other.
     reduction : {'mean', 'batchmean', 'sum', 'none'}
-        'mean' divides by the number of elements, 'batchmean' by the length of the input's first axis.
+        'mean' divides by the number of elements, which is not the divergence, 'batchmean' by the length of the input's first axis.
     log : bool, default False
         Whether both hold log-probabilities.
     where : array_like of bool, optional
@@ -112,7 +112,7 @@ def js_div(input, target, *, reduction="batchmean", log=False, where=None, out=N
     Examples
     --------
     >>> import lossfast as lf
-    >>> lf.js_div([[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]])
+    >>> lf.js_div([[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]], reduction="batchmean")
     np.float64(0.34657359027997264)
     """
     return (_JS_LOG if log else _JS)(input, target, None, None, reduction, where, out)

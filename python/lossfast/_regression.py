@@ -12,7 +12,7 @@ _INF = float("inf")
 _PAIR = ("input", "target")
 _POSITIVE = (5e-324, _INF, "a number above 0")
 _NOT_NEGATIVE = (0.0, _INF, "a number of at least 0")
-_POWER = ("power", -_INF, _INF, "a number")
+_POWER = ("power", -1e300, 1e300, "a finite number")
 _COUNTS = {"target": "a number of at least 0"}
 _MEANS = {"input": "a number above 0", "target": "a number of at least 0"}
 

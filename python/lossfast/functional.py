@@ -7,16 +7,18 @@ float32 elements and float64 sums and returns float32 (float64 for float64), and
 
 from __future__ import annotations
 
-from lossfast import _binary, _core, _ctc, _divergence, _margin, _regression
+from lossfast import _binary, _core, _ctc, _divergence, _linear, _margin, _regression, _vectors
 from lossfast._binary import *  # noqa: F403
 from lossfast._ctc import *  # noqa: F403
 from lossfast._divergence import *  # noqa: F403
 from lossfast._legacy import legacy_reduction
+from lossfast._linear import *  # noqa: F403
 from lossfast._margin import *  # noqa: F403
 from lossfast._regression import *  # noqa: F403
+from lossfast._vectors import *  # noqa: F403
 
 __all__ = ["cross_entropy", "log_softmax", "logsigmoid", "logsumexp", "nll_loss", "sigmoid", "softmax", "softplus"]
-for _part in (_binary, _ctc, _divergence, _margin, _regression):
+for _part in (_binary, _ctc, _divergence, _linear, _margin, _regression, _vectors):
     __all__ += _part.__all__
     for _name in _part.__all__:
         globals()[_name].__module__ = __name__

@@ -13,10 +13,11 @@ from lossfast._legacy import legacy_reduction
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CTCLoss",
-    "CrossEntropyLoss", "GammaDeviance", "GammaNLLLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss",
-    "HuberLoss", "JSDivLoss", "KLDivLoss", "L1Loss", "LogCoshLoss", "MSELoss", "MarginRankingLoss", "MultiLabelSoftMarginLoss", "NLLLoss",
+    "CosineEmbeddingLoss", "CrossEntropyLoss", "DiceLoss", "FocalLoss", "GammaDeviance", "GammaNLLLoss",
+    "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss", "HuberLoss", "JSDivLoss", "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss",
+    "LogCoshLoss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
     "PoissonDeviance", "PoissonNLLLoss", "QuantileLoss", "SigmoidFocalLoss", "SmoothL1Loss", "SoftMarginLoss", "SquaredHingeLoss",
-    "TweedieDeviance", "TweedieNLLLoss",
+    "TripletMarginLoss", "TripletMarginWithDistanceLoss", "TweedieDeviance", "TweedieNLLLoss", "WassersteinLoss",
 ]  # fmt: skip
 
 
@@ -401,12 +402,12 @@ class JSDivLoss(Loss):
     Examples
     --------
     >>> import lossfast as lf
-    >>> lf.JSDivLoss()([[1.0, 0.0]], [[0.0, 1.0]])
+    >>> lf.JSDivLoss("batchmean")([[1.0, 0.0]], [[0.0, 1.0]])
     np.float64(0.6931471805599453)
     """
 
     function = staticmethod(F.js_div)
-    options = {"reduction": "batchmean", "log": False}
+    options = {"reduction": "mean", "log": False}
 
 
 class HingeLoss(Loss):
@@ -463,3 +464,156 @@ class MarginRankingLoss(_TripleLoss):
 
     function = staticmethod(F.margin_ranking_loss)
     options = {"margin": 0.0, "size_average": None, "reduce": None, "reduction": "mean"}
+
+
+class MultiMarginLoss(Loss):
+    """Hinge loss of several classes: `lossfast.functional.multi_margin_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.MultiMarginLoss()([[0.5, 0.25, 2.0], [3.0, 0.0, 0.0]], [0, 0])
+    np.float64(0.5416666666666666)
+    """
+
+    function = staticmethod(F.multi_margin_loss)
+    options = {"p": 1, "margin": 1.0, "weight": None, "size_average": None, "reduce": None, "reduction": "mean"}
+
+    def probe(self):
+        return np.zeros((1, 2 if self.weight is None else np.size(self.weight))), np.zeros(1, int)
+
+
+class MultiLabelMarginLoss(Loss):
+    """Hinge loss of several classes of which several hold: `lossfast.functional.multilabel_margin_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.MultiLabelMarginLoss()([[0.5, 0.25, 2.0]], [[0, 1, -1]])
+    np.float64(1.75)
+    """
+
+    function = staticmethod(F.multilabel_margin_loss)
+    options = {"size_average": None, "reduce": None, "reduction": "mean"}
+
+    def probe(self):
+        return np.zeros((1, 2)), np.zeros((1, 2), int)
+
+
+class FocalLoss(Loss):
+    """Focal loss of several classes: `lossfast.functional.focal_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.FocalLoss(gamma=1.0)([[2.0, 0.0], [0.0, 2.0]], [0, 0])
+    np.float64(0.9442610834993688)
+    """
+
+    function = staticmethod(F.focal_loss)
+    options = {"weight": None, "gamma": 2.0, "ignore_index": -100, "reduction": "mean"}
+
+    def probe(self):
+        return np.zeros((1, 2 if self.weight is None else np.size(self.weight))), np.full(1, self.ignore_index)
+
+
+class CosineEmbeddingLoss(Loss):
+    """How far pairs of vectors are from the same direction, or near it: `lossfast.functional.cosine_embedding_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.CosineEmbeddingLoss()([[1.0, 0.0]], [[1.0, 1.0]], [1])
+    np.float64(0.2928932188139829)
+    """
+
+    function = staticmethod(F.cosine_embedding_loss)
+    options = {"margin": 0.0, "size_average": None, "reduce": None, "reduction": "mean"}
+
+    def probe(self):
+        return np.ones((1, 1)), np.ones((1, 1)), np.ones(1)
+
+
+class TripletMarginLoss(Loss):
+    """How far anchors are from their positives, compared with their negatives: `lossfast.functional.triplet_margin_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.TripletMarginLoss(margin=2.0)([[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 5.5]])
+    np.float64(1.4999995999999136)
+    """
+
+    function = staticmethod(F.triplet_margin_loss)
+    options = {"margin": 1.0, "p": 2.0, "eps": 1e-6, "swap": False, "size_average": None, "reduce": None, "reduction": "mean"}
+
+    def probe(self):
+        return (np.ones((1, 1)),) * 3
+
+
+class TripletMarginWithDistanceLoss(Loss):
+    """Triplet margin loss with a distance of one's own: `lossfast.functional.triplet_margin_with_distance_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.TripletMarginWithDistanceLoss()([[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 5.5]])
+    np.float64(0.4999995999999136)
+    """
+
+    function = staticmethod(F.triplet_margin_with_distance_loss)
+    options = {"distance_function": None, "margin": 1.0, "swap": False, "reduction": "mean"}
+
+    def probe(self):
+        return (np.ones((1, 1)),) * 3
+
+
+class DiceLoss(Loss):
+    """How little two masks overlap: `lossfast.functional.dice_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.DiceLoss()([[1.0, 1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]])
+    np.float64(0.25)
+    """
+
+    function = staticmethod(F.dice_loss)
+    options = {"smooth": 1.0, "reduction": "mean"}
+
+    def probe(self):
+        return np.ones((1, 1)), np.ones((1, 1))
+
+
+class WassersteinLoss(Loss):
+    """Wasserstein distance between histograms: `lossfast.functional.wasserstein_loss`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.WassersteinLoss(spacing=0.5)([0.5, 0.5, 0.0], [0.0, 0.5, 0.5])
+    np.float64(0.5)
+    """
+
+    function = staticmethod(F.wasserstein_loss)
+    options = {"spacing": 1.0, "reduction": "mean"}
+
+    def probe(self):
+        return np.ones((1, 1)), np.ones((1, 1))
+
+
+class LinearCrossEntropyLoss(Loss):
+    """Cross entropy of a linear layer's outputs, which are never stored as a whole: `lossfast.functional.linear_cross_entropy`.
+
+    Examples
+    --------
+    >>> import lossfast as lf
+    >>> lf.LinearCrossEntropyLoss()([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [0])
+    np.float64(0.31326168751822286)
+    """
+
+    function = staticmethod(F.linear_cross_entropy)
+    options = {"weight": None, "reduction": "mean", "ignore_index": None, "label_smoothing": 0.0}
+
+    def probe(self):
+        return np.zeros((1, 1)), np.zeros((2 if self.weight is None else np.size(self.weight), 1)), np.zeros(1, int)

@@ -228,8 +228,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
                                                   : NAME(elem)[j->loss].sum;
         I bad = 0;
         loop(a[0], a[1], a[2], p, n, k, out, &sum, &bad);
-        if (full && j->sum && !factors) /* v beside all else may be contracted otherwise: the sum is the one without gradients */
-            NAME(elem)[j->loss].sum(a[0], a[1], a[2], p, n, k, out, &sum, &bad);
+        if (full && j->sum && !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
+            (j->grad[0].data ? NAME(elem)[j->loss].grad : NAME(elem)[j->loss].sum)(a[0], a[1], a[2], p, n, k, out, &sum, &bad);
         if (bad && first_bad < 0)
             first_bad = NAME(elem_find_bad)(j, a, p, j->where.data ? f.m : NULL, i, n);
         if (full || map) {

@@ -40,6 +40,8 @@ cdef inline Request take_request():
 def take_python_request():
     """For losses composed in Python: (names, grad_output, grad_out, single) or None."""
     cdef Request request = take_request()
+    if request is not None and request.hessian:
+        raise TypeError("f: has no Hessian here")
     return None if request is None else (request.names, request.upstream, request.out, request.single)
 
 

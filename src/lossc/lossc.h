@@ -79,6 +79,43 @@ typedef struct {
 
 #include "ctc_job.h"
 
+/* ---- losses between vectors, and tiles of logits ------------------------------------------------------------------------------------ */
+
+#define LF_VECTORS 3
+enum { LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN };
+
+typedef struct {
+    int op, ndim;
+    ptrdiff_t shape[LF_MAXDIM], n;          /* positions */
+    int cdim;
+    ptrdiff_t cshape[LF_MAXDIM], c;         /* what a vector runs over */
+    ptrdiff_t rows;                         /* positions in a block */
+    LfArray in[LF_VECTORS], grad[LF_VECTORS];
+    ptrdiff_t inc[LF_VECTORS][LF_MAXDIM], gradc[LF_VECTORS][LF_MAXDIM];
+    LfArray label;                          /* a class, -1 or 1 for each position; or a list of classes up to a -1 */
+    ptrdiff_t labelc;
+    LfArray out, where, upstream;
+    const double *weight;                   /* of classes, or NULL */
+    int ignores, weighted_mean, labels_only;
+    int64_t ignore_index;
+    double param[LF_PARAMS], scale;
+    double *sum, *mass;
+    double *gw, *gw_mass;                   /* per block and class: as in LfRowJob */
+    ptrdiff_t *bad;                         /* per block: first position with a bad label times c, plus its place in a list; or -1 */
+} LfVectorJob;
+
+/* Some columns of the logits of some rows, whose softmax over all columns is known by (m, s) once every tile has been seen. */
+typedef struct {
+    char *tile;                             /* T[rows][columns] */
+    int wide, smoothed;
+    ptrdiff_t columns, first;               /* classes first .. first + columns */
+    const void *bias;                       /* T[columns], or NULL */
+    const double *weight;                   /* class weights of the columns, or NULL */
+    const int64_t *label;                   /* per row; -1: does not count */
+    double *m, *s, *xt, *dot;               /* per row: as in rows.h; the label's logit; sum of w x, where smoothed */
+    const double *kmass, *kown, *keven;     /* tile_grad, per row: factors of p, of the label, of every class weight */
+} LfTileJob;
+
 typedef struct {
     const char *isa;
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
@@ -93,6 +130,9 @@ typedef struct {
     void (*ctc_align_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_greedy)(const LfCtcDecode *, ptrdiff_t n, char *memory);
     void (*ctc_beam)(const LfCtcDecode *, ptrdiff_t n, char *memory);
+    void (*vector_block)(const LfVectorJob *, ptrdiff_t block);
+    void (*tile_block)(const LfTileJob *, ptrdiff_t row);      /* brings a row's m, s, xt, dot up to date */
+    void (*tile_grad)(const LfTileJob *, ptrdiff_t row);       /* logits become their gradient */
 } LfKernels;
 
 extern const char *const lf_loss_names[];

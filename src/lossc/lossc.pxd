@@ -88,6 +88,50 @@ cdef extern from "lossc.h" nogil:
     int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)
     void lf_ctc_plan(LfCtcJob *, char *)
 
+    enum:
+        LF_VECTORS
+        LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN
+
+    ctypedef struct LfVectorJob:
+        int op, ndim
+        Py_ssize_t shape[64]
+        Py_ssize_t n
+        int cdim
+        Py_ssize_t cshape[64]
+        Py_ssize_t c, rows
+        LfArray[3] in_ "in"
+        LfArray grad[3]
+        Py_ssize_t inc[3][64]
+        Py_ssize_t gradc[3][64]
+        LfArray label
+        Py_ssize_t labelc
+        LfArray out, where, upstream
+        const double *weight
+        int ignores, weighted_mean, labels_only
+        int64_t ignore_index
+        double param[4]
+        double scale
+        double *sum
+        double *mass
+        double *gw
+        double *gw_mass
+        Py_ssize_t *bad
+
+    ctypedef struct LfTileJob:
+        char *tile
+        int wide, smoothed
+        Py_ssize_t columns, first
+        const void *bias
+        const double *weight
+        const int64_t *label
+        double *m
+        double *s
+        double *xt
+        double *dot
+        const double *kmass
+        const double *kown
+        const double *keven
+
     ctypedef struct LfKernels:
         const char *isa
         void (*elem_block)(const LfElemJob *, Py_ssize_t) noexcept nogil
@@ -102,6 +146,9 @@ cdef extern from "lossc.h" nogil:
         void (*ctc_align_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_greedy)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
         void (*ctc_beam)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
+        void (*vector_block)(const LfVectorJob *, Py_ssize_t) noexcept nogil
+        void (*tile_block)(const LfTileJob *, Py_ssize_t) noexcept nogil
+        void (*tile_grad)(const LfTileJob *, Py_ssize_t) noexcept nogil
 
     const char *const *lf_loss_names
     const int lf_loss_count

@@ -223,8 +223,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         am = as_array(where, "where")
         mask_array(&job.where, am, positions_shape(ax, ax_axis))
     if request is not None:
-        if request.hessian:
-            raise TypeError("f: no Hessian of this loss by this function")
+        if request.hessian and nll:
+            raise TypeError("f: nll_loss has no Hessian here")
         if request.upstream is not None and mode == 0:
             au = as_array(request.upstream, "grad_output")
             check_broadcast(au, positions_shape(ax, ax_axis), "grad_output")
@@ -256,6 +256,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     job.rows = rows_per_block(job.n, job.c, False)
     if request is not None:
         grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis)
+        if request.hessian:
+            grads[0].append(cross_entropy_hessian(&job, gradient_array(request, 1, ax, "input", (ax, at, aw)), ax, at, weight, ax_axis))
     merge_rows(&job)
     run_rows(&job, &totals, False)
     if totals.bad >= 0:
