@@ -580,6 +580,13 @@ LF_EMIT NAME(emit_softmax)(T *o, const T *e, ptrdiff_t n, const T *pf, int step)
         o[i] = e[i] * LF_LANE(pf);
 }
 
+LF_EMIT NAME(emit_exp)(T *o, const T *x, ptrdiff_t n, T magic, T floor, T factor)
+{
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++)
+        o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
+}
+
 LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, int step)
 {
 #pragma omp simd
@@ -707,7 +714,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
                 u = NAME(row_masses)(j, r, l, c, n, ubuf);
             else if (j->gx.data && j->op == LF_SOFTMAX)
                 u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
-            if (j->op == LF_SOFTMAX || j->gx.data)
+            if (u)
 #pragma omp simd
                 for (ptrdiff_t i = 0; i < n; i++)
                     e[i] = NAME(row_exp)(x[i], magic, floor);
@@ -728,7 +735,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
                 T p[LF_W], patch[LF_W];
                 if (y >= 0 && y < n) {
-                    p[l] = e[y] * pf;
+                    p[l] = NAME(row_exp)(x[y], magic, floor) * pf;
                     NAME(rows_patch)(j, r, l, 1, p, patch);
                 }
                 if (r->label[l] < 0)
@@ -738,7 +745,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
                 else if (u)
                     NAME(emit_grad_spread)(o, x, e, u, n, r, l, &pf, 0);
                 else
-                    NAME(emit_grad)(o, e, n, &pf, &r->kmass[l], 0);
+                    NAME(emit_exp)(o, x, n, magic, floor, pf * r->kmass[l]);
                 if (y >= 0 && y < n)
                     o[y] = patch[l];
                 NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
@@ -746,7 +753,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
                 o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
                 if (j->op == LF_SOFTMAX)
-                    NAME(emit_softmax)(o, e, n, &pf, 0);
+                    NAME(emit_exp)(o, x, n, magic, floor, pf);
                 else
                     NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
                 NAME(row_put)(j, &j->out, j->oc, r->off_out[l], c, n, o, obuf);
