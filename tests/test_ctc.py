@@ -1,0 +1,449 @@
+"""CTC: all paths for small shapes, a reference in log space, torch's results, layouts and threads with equal bits, hostile ids and lengths."""
+
+import itertools
+import pathlib
+
+import lossfast as lf
+import ml_dtypes
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+INF, NAN = np.inf, np.nan
+GOLDENS = np.load(pathlib.Path(__file__).with_name("goldens_ctc.npz"))
+LOSS = {np.float32: 1e-8, np.float64: 1e-14}  # relative to max(1, loss), before rounding to the result's dtype
+GRADIENT = {np.float32: 6e-8, np.float64: 1e-12}
+
+
+# ---- references
+
+
+def states(labels, blank):
+    ext = np.full(2 * len(labels) + 1, blank)
+    ext[1::2] = labels
+    skip = np.zeros(len(ext), bool)
+    skip[3::2] = ext[3::2] != ext[1:-2:2]
+    return ext, skip
+
+
+def forward(lp, ext, skip):
+    """Log-mass of each state in each frame, before and after the frame's own emission."""
+    before, after = np.full((2, len(lp), len(ext)), -INF)
+    for t, row in enumerate(lp):
+        if t == 0:
+            before[0, :2] = 0
+        else:
+            a = after[t - 1]
+            before[t] = a
+            before[t, 1:] = np.logaddexp(before[t, 1:], a[:-1])
+            before[t, 2:] = np.where(skip[2:], np.logaddexp(before[t, 2:], a[:-2]), before[t, 2:])
+        after[t] = before[t] + row[ext]
+    return before, after
+
+
+def reference(x, targets, frames, lengths, blank=0, from_logits=False):
+    """Losses, gradients of their sum, and occupancies, in float64 log space."""
+    x = np.asarray(x).astype(np.float64)
+    loss, gradient, occupancy = np.zeros(x.shape[1]), np.zeros_like(x), []
+    with np.errstate(all="ignore"):
+        for n, (T, S) in enumerate(zip(frames, lengths)):
+            ext, skip = states(np.asarray(targets[n])[:S], blank)
+            lp = x[:T, n]
+            if from_logits:
+                lp = lp - np.logaddexp.reduce(lp, -1, keepdims=True)
+            occupancy.append(np.zeros((x.shape[0], 2 * S + 1)))
+            if T == 0:
+                loss[n] = INF if S else 0
+                continue
+            _before, after = forward(lp, ext, skip)
+            back = forward(lp[::-1], *states(np.asarray(targets[n])[:S][::-1], blank))[0][::-1, ::-1]
+            z = np.logaddexp.reduce(after[-1, -2:])
+            loss[n] = -z
+            if z == -INF:
+                continue
+            gamma = occupancy[n][:T] = np.exp(after + back - z)
+            np.subtract.at(gradient[:T, n], (slice(None), ext), gamma)
+            if from_logits:
+                gradient[:T, n] += np.exp(lp)
+    return loss, gradient, occupancy
+
+
+def ordinary(rng, T, N, C, S, dtype=np.float32, sd=3.0, blank=0):
+    x = (rng.standard_normal((T, N, C)) * sd).astype(dtype)
+    return x, rng.choice(np.delete(np.arange(C), blank), (N, S)), np.full(N, T), np.full(N, S)
+
+
+def value_and_grad(x, targets, frames, lengths, **options):
+    return lf.value_and_grad(lf.ctc_loss)(x, targets, frames, lengths, **({"reduction": "none"} | options))
+
+
+def check(x, targets, frames, lengths, **options):
+    """Loss and gradient of a call against the reference."""
+    dtype = x.dtype.type
+    want, gradient, _ = reference(x, targets, frames, lengths, **options)
+    loss, got = value_and_grad(x, targets, frames, lengths, **options)
+    assert loss.dtype == got.dtype == dtype
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(loss[~finite], want[~finite])
+    scale = np.maximum(1, np.abs(want[finite]))
+    assert np.all(np.abs(loss[finite] - want[finite]) <= (LOSS[dtype] * max(1, len(x)) + np.finfo(dtype).eps) * scale)
+    noise = 1e-15 * np.abs(want[finite]).max(initial=0)  # of the reference, whose sums are logarithms
+    np.testing.assert_allclose(got, gradient, rtol=0, atol=GRADIENT[dtype] + noise)
+    return loss, got
+
+
+# ---- values
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2])
+@pytest.mark.parametrize("labels", [[], [0], [1, 1], [0, 1], [1, 0, 1], [1, 1, 1]])
+@pytest.mark.parametrize("T", [1, 3, 5])
+def test_all_paths(rng, T, labels, blank):
+    """Loss, gradient, posteriors and alignment from every path there is."""
+    labels = [(c + blank + 1) % 3 for c in labels]
+    lp = np.log(rng.dirichlet(np.ones(3), T))
+    loss = lf.ctc_loss(lp, np.array(labels, int), T, len(labels), blank, "sum")
+    paths = [p for p in itertools.product(range(3), repeat=T) if [c for c, _ in itertools.groupby(p) if c != blank] == labels]
+    if not paths:
+        assert loss == INF
+        with pytest.raises(ValueError, match="needs at least"):
+            lf.ctc_align(lp, np.array(labels, int), T, len(labels), blank)
+        return
+    mass = np.exp([sum(lp[t, c] for t, c in enumerate(p)) for p in paths])
+    np.testing.assert_allclose(loss, -np.log(mass.sum()), rtol=1e-13, atol=1e-13)
+    occupancy = np.zeros((T, 3))
+    for p, m in zip(paths, mass / mass.sum()):
+        occupancy[range(T), p] += m
+    _, gradient = lf.value_and_grad(lf.ctc_loss)(lp, np.array(labels, int), T, len(labels), blank, "sum")
+    np.testing.assert_allclose(gradient, -occupancy, atol=1e-14)
+    posteriors = lf.ctc_posteriors(lp, np.array(labels, int), T, len(labels), blank)
+    np.testing.assert_allclose(posteriors.sum(-1), 1, rtol=1e-13)
+    np.testing.assert_allclose(posteriors[:, ::2].sum(-1), occupancy[:, blank], atol=1e-13)
+    alignment = lf.ctc_align(lp, np.array(labels, int), T, len(labels), blank)
+    assert tuple(alignment.labels) == paths[int(np.argmax(mass))]
+    np.testing.assert_allclose([alignment.score, alignment.scores.sum()], np.log(mass.max()), rtol=1e-13)
+    assert [s.token for s in alignment.spans()] == labels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(17, 3, 5, 4), (40, 2, 128, 12), (33, 3, 129, 9), (21, 2, 1500, 6), (90, 1, 30, 40)])
+@pytest.mark.parametrize("sd", [0.3, 3, 1e2, 1e4])
+def test_against_log_space(isa, rng, shape, dtype, sd):
+    blank = int(rng.integers(0, shape[2]))
+    x, targets, frames, lengths = ordinary(rng, *shape, dtype, sd, blank)
+    targets[0] = targets[0, 0]  # repeats
+    frames[-1] -= 3
+    lengths[0] //= 2
+    check(x, targets, frames, lengths, blank=blank, from_logits=True)
+    lp = (x - np.logaddexp.reduce(x.astype(float), -1, keepdims=True)).astype(dtype)
+    loss, _ = check(lp, targets, frames, lengths, blank=blank)
+    assert np.all(loss >= 0)
+
+
+def test_tight_frames_and_minus_infinity(isa, rng):
+    for _ in range(30):
+        x, targets, frames, lengths = ordinary(rng, 40, 3, 6, 12, np.float64)
+        need = lengths + (np.diff(targets) == 0).sum(1)
+        frames = need + rng.integers(0, 3, 3)
+        x[rng.random(x.shape) < 0.1] = -INF
+        x[np.isneginf(x).all(-1)] = 0
+        check(x, targets, frames, lengths, from_logits=True)
+
+
+def test_against_mpmath(rng):
+    """float64 to 1e-14, logits of every size."""
+    with mpmath.workdps(60):
+        for sd in (1, 20, 1e3, 1e4):
+            x, targets, frames, lengths = ordinary(rng, 14, 1, 4, 4, np.float64, sd)
+            ext, skip = states(targets[0], 0)
+            mass = None
+            for row in x[:, 0]:
+                total = mpmath.fsum(mpmath.exp(v) for v in row)
+                p = [mpmath.exp(v) / total for v in row]
+                last = mass
+                mass = []
+                for s, c in enumerate(ext):
+                    m = mpmath.mpf(s < 2) if last is None else last[s] + (last[s - 1] if s else 0) + (last[s - 2] if skip[s] else 0)
+                    mass.append(m * p[c])
+            want = -mpmath.log(mass[-1] + mass[-2])
+            got = lf.ctc_loss(x, targets, frames, lengths, reduction="sum", from_logits=True)
+            assert abs(mpmath.mpf(float(got)) - want) <= 1e-14 * max(1, abs(want))
+
+
+@pytest.mark.parametrize("name", sorted({key.partition("/")[0] for key in GOLDENS.files if "/" in key}))
+def test_as_torch(name):
+    golden = {key.partition("/")[2]: GOLDENS[key] for key in GOLDENS.files if key.startswith(name + "/")}
+    x, blank = golden["logits"], int(golden["blank"])
+    arguments = golden["targets"], golden["frames"], golden["lengths"]
+    lp = lf.log_softmax(x)
+    for reduction, zero in itertools.product(("none", "mean", "sum"), (False, True)):
+        want = golden[f"{reduction}-{zero}"]
+        np.testing.assert_allclose(lf.ctc_loss(lp, *arguments, blank, reduction, zero), want, rtol=1e-12, atol=1e-12)
+        loss, gradient = value_and_grad(x, *arguments, blank=blank, reduction=reduction, zero_infinity=zero, from_logits=True)
+        np.testing.assert_allclose(loss, want, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(gradient, golden[f"{reduction}-gradient".replace("sum", "none")], rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_shape(data):
+    """Repeats, empty targets, zero lengths, any blank; padded and concatenated targets are the same."""
+    T, N, C, S = (data.draw(st.integers(*range_)) for range_ in ((0, 20), (1, 3), (2, 6), (0, 7)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    blank = data.draw(st.integers(0, C - 1))
+    x, targets, _, _ = ordinary(rng, T, N, C, S, np.float64, 2.0, blank)
+    frames = data.draw(st.lists(st.integers(0, T), min_size=N, max_size=N))
+    lengths = data.draw(st.lists(st.integers(0, S), min_size=N, max_size=N))
+    loss, gradient = check(x, targets, np.array(frames), np.array(lengths), blank=blank, from_logits=True)
+    flat = np.concatenate([row[:s] for row, s in zip(targets, lengths)]).astype(data.draw(st.sampled_from([np.uint8, np.int16, np.uint64])))
+    again, same = value_and_grad(x, flat, tuple(frames), lengths, blank=blank, from_logits=True)
+    assert loss.tobytes() == again.tobytes() and gradient.tobytes() == same.tobytes()
+    feasible, missing = lf.ctc_feasible(targets, frames, lengths)
+    np.testing.assert_array_equal(feasible, np.isfinite(loss))
+    np.testing.assert_array_equal(feasible, missing == 0)
+    assert lf.ctc_feasible(targets, frames + missing, lengths).feasible.all()
+    assert np.all(np.isfinite(lf.ctc_loss(x, targets, frames, lengths, blank, "none", True, from_logits=True)))
+    posteriors = lf.ctc_posteriors(x, targets, frames, lengths, blank, from_logits=True)
+    for n, want in enumerate(reference(x, targets, frames, lengths, blank, True)[2]):
+        np.testing.assert_allclose(posteriors[:, n, : want.shape[1]], want, atol=1e-12)
+        assert not posteriors[:, n, want.shape[1] :].any()
+
+
+# ---- edges
+
+
+def test_no_alignment():
+    x = np.zeros((3, 2, 4))
+    targets = [[1, 1, 2], [1, 2, 3]]
+    loss, gradient = value_and_grad(x, targets, 3, 3, from_logits=True)
+    assert loss[0] == INF and np.isfinite(loss[1]) and not gradient[:, 0].any() and gradient[:, 1].any()
+    assert lf.ctc_loss(x, targets, 3, 3, from_logits=True) == INF
+    loss, gradient = value_and_grad(x, targets, 3, 3, from_logits=True, zero_infinity=True, reduction="mean")
+    assert loss == pytest.approx(float(value_and_grad(x, targets, 3, 3, from_logits=True)[0][1]) / 6)
+    x[1, 1, 2] = -INF  # possible by length, but not by probability
+    loss, gradient = value_and_grad(x, targets, 3, 3, from_logits=True)
+    assert loss[1] == INF and not gradient.any()
+
+
+def test_nothing():
+    empty = np.zeros((0, 2, 3))
+    np.testing.assert_array_equal(lf.ctc_loss(empty, [[1], [1]], 0, [0, 1], reduction="none"), [0, INF])
+    assert np.isnan(lf.ctc_loss(np.zeros((4, 0, 3)), np.zeros((0, 2), int), [], [])) and lf.ctc_loss(np.zeros((4, 0, 3)), [], [], [], 0, "sum") == 0
+    loss, gradient = lf.value_and_grad(lf.ctc_loss)(np.log(np.full((4, 3), 1 / 3)), [], 4, 0)
+    np.testing.assert_allclose(loss, 4 * np.log(3), rtol=1e-14)
+    np.testing.assert_allclose(gradient, -np.eye(3)[[0] * 4], atol=1e-14)
+
+
+def test_nan_is_a_value(rng):
+    x, targets, frames, lengths = ordinary(rng, 9, 3, 5, 2)
+    x[4, 1, :] = NAN
+    loss, gradient = value_and_grad(x, targets, frames, lengths, from_logits=True)
+    assert np.isnan(loss).tolist() == [False, True, False]
+    assert np.isfinite(gradient[:, [0, 2]]).all()
+    frames[1] = 4  # what does not count does not matter
+    assert np.isfinite(lf.ctc_loss(x, targets, frames, lengths, from_logits=True))
+
+
+def test_nearly_certain_frames(isa):
+    """A loss near 0 keeps its relative accuracy: torch gives 0."""
+    x = np.full((2, 1, 3), -20, np.float32)
+    x[0, 0, 1] = x[1, 0, 2] = 17
+    loss = lf.ctc_loss(x, [[1, 2]], 2, 2, reduction="sum", from_logits=True)
+    np.testing.assert_allclose(loss, 4 * np.exp(-37.0), rtol=1e-6)
+
+
+# ---- arrays
+
+
+LAYOUTS = {
+    "Fortran": np.asfortranarray,
+    "batch first": lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1),
+    "classes first": lambda x: np.ascontiguousarray(x.transpose(2, 1, 0)).transpose(2, 1, 0),
+    "reversed": lambda x: x[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+    "strided": lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+    "swapped": lambda x: x.astype(x.dtype.newbyteorder()) if x.dtype.name != "bfloat16" else x,
+    "misaligned": lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("C", [6, 200])
+def test_layouts(isa, rng, C, dtype, layout):
+    x, targets, frames, lengths = ordinary(rng, 20, 3, C, 5)
+    x = x.astype(dtype)
+    want = value_and_grad(x, targets, frames, lengths, from_logits=True)
+    view = LAYOUTS[layout](x)
+    held = view.tobytes()
+    got = value_and_grad(view, targets[:, ::-1].copy()[:, ::-1], frames, lengths, from_logits=True)
+    assert want[1].dtype == dtype and want[0].dtype == (np.float64 if dtype == np.float64 else np.float32)
+    assert want[0].tobytes() == got[0].tobytes() and want[1].tobytes() == np.ascontiguousarray(got[1]).tobytes()
+    room = LAYOUTS[layout](np.ones_like(x)) if layout not in ("swapped", "misaligned") else np.ones_like(x)
+    _, gradient = value_and_grad(view, targets, frames, lengths, from_logits=True, grad_out=room)
+    assert gradient is room and np.ascontiguousarray(room).tobytes() == want[1].tobytes() and view.tobytes() == held
+    exact, precise = value_and_grad(x.astype(np.float64), targets, frames, lengths, from_logits=True)
+    np.testing.assert_allclose(want[0], exact, rtol=1e-6)
+    np.testing.assert_allclose(want[1].astype(float), precise, atol=float(ml_dtypes.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("shape", [(300, 1, 40, 60), (301, 7, 20, 50), (60, 5, 700, 9)])
+def test_threads(isa, rng, shape):
+    """The same bits for any number of threads, of a single sample too."""
+    x, targets, frames, lengths = ordinary(rng, *shape)
+    frames[0] -= 5
+    results = []
+    for threads in (1, 2, 3, 5):
+        with lf.num_threads(threads):
+            made = *value_and_grad(x, targets, frames, lengths, from_logits=True), *lf.ctc_align(x, targets, frames, lengths, from_logits=True)
+            results.append([a.tobytes() for a in (*made, lf.ctc_posteriors(x, targets, frames, lengths, from_logits=True))])
+    assert all(r == results[0] for r in results)
+
+
+def test_groups_of_samples(rng):
+    """A batch too large for the emissions of all samples: the same bits as its parts."""
+    x, targets, frames, lengths = ordinary(rng, 50, 1500, 128, 6)
+    loss, gradient = value_and_grad(x, targets, frames, lengths, from_logits=True)
+    for part in (slice(0, 900), slice(900, 1500)):
+        some, g = value_and_grad(x[:, part], targets[part], frames[part], lengths[part], from_logits=True)
+        assert some.tobytes() == loss[part].tobytes() and np.array_equal(g, gradient[:, part])
+    flat = lf.ctc_align(x, targets.ravel(), frames, lengths, from_logits=True)
+    assert flat.starts.tobytes() == lf.ctc_align(x, targets, frames, lengths, from_logits=True).starts.tobytes()
+
+
+def test_long_form_in_bounded_memory(python):
+    """(20000, 1, 32, 3000): at most 100 MB beside the arrays."""
+    peak = python("""
+import resource, numpy as np, lossfast as lf
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((20000, 1, 32), np.float32), rng.integers(1, 32, (1, 3000))
+g = np.zeros_like(x)
+run = lambda T, S: lf.value_and_grad(lf.ctc_loss)(x[:T], y[:, :S], T, S, from_logits=True, grad_out=g[:T])
+run(100, 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(20000, 3000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+""")
+    assert int(peak) < 100 * 1024
+
+
+def test_alignment_is_the_optimum(isa, rng):
+    """The path's score is the maximum over all, in float64, also where float32 scores would lose it."""
+    for T, C, S in ((60, 5, 20), (400, 32, 90), (300, 300, 50)):
+        x, targets, frames, lengths = ordinary(rng, T, 2, C, S, np.float32, 1.0)
+        frames[1] -= 7
+        alignment = lf.ctc_align(x, targets, frames, lengths, from_logits=True)
+        lp = x.astype(float) - np.logaddexp.reduce(x.astype(float), -1, keepdims=True)
+        for n in range(2):
+            ext, skip = states(targets[n], 0)
+            best = np.where(np.arange(len(ext)) < 2, lp[0, n][ext], -INF)
+            for t in range(1, frames[n]):
+                moved = np.maximum(best, np.r_[-INF, best[:-1]])
+                best = np.maximum(moved, np.where(skip, np.r_[-INF, -INF, best[:-2]], -INF)) + lp[t, n][ext]
+            path = alignment.labels[n, : frames[n]]
+            assert [c for c, _ in itertools.groupby(path) if c] == [c for c, _ in itertools.groupby(targets[n])] or np.any(np.diff(targets[n]) == 0)
+            np.testing.assert_allclose(lp[np.arange(frames[n]), n, path].sum(), best[-2:].max(), rtol=1e-13)
+            np.testing.assert_allclose(alignment.score[n], best[-2:].max(), rtol=1e-6)
+            assert np.all(alignment.labels[n, frames[n] :] == -1)
+            spans = alignment.spans()[n]
+            assert [s.token for s in spans] == targets[n].tolist() and all(a.end <= b.start for a, b in itertools.pairwise(spans))
+            for span in spans:
+                assert np.all(path[span.start : span.end] == span.token)
+                np.testing.assert_allclose(span.score, alignment.scores[n, span.start : span.end].mean(), rtol=1e-6)
+
+
+# ---- gradients' requests and outputs
+
+
+def test_grad_output_and_outputs(rng):
+    x, targets, frames, lengths = ordinary(rng, 15, 4, 6, 3)
+    _, each = value_and_grad(x, targets, frames, lengths, from_logits=True)
+    up = rng.standard_normal(4)
+    _, scaled = value_and_grad(x, targets, frames, lengths, from_logits=True, grad_output=up)
+    np.testing.assert_allclose(scaled, each * up[:, None], rtol=1e-6, atol=1e-7)
+    _, mean = value_and_grad(x, targets, frames, lengths, from_logits=True, reduction="mean", grad_output=2.0)
+    np.testing.assert_allclose(mean, each * 2 / 12, rtol=1e-6, atol=1e-8)
+    out = np.empty(4, np.float32)
+    assert lf.ctc_loss(x, targets, frames, lengths, reduction="none", from_logits=True, out=out) is out
+    with pytest.raises(ValueError, match="out: only with"):
+        lf.ctc_loss(x, targets, frames, lengths, out=out)
+    with pytest.raises(ValueError, match="grad_out: overlaps log_probs"):
+        value_and_grad(x, targets, frames, lengths, grad_out=x)
+    with pytest.raises(ValueError, match="argnums"):
+        lf.value_and_grad(lf.ctc_loss, argnums="targets")(x, targets, frames, lengths)
+    with pytest.raises(TypeError, match="Hessian"):
+        lf.value_grad_hess(lf.ctc_loss)(x, targets, frames, lengths)
+    with pytest.raises(TypeError, match="no gradient"):
+        lf.value_and_grad(lf.ctc_align)(x, targets, frames, lengths)
+    _, gradient = lf.CTCLoss(reduction="sum", from_logits=True).value_and_grad(x, targets, frames, lengths)
+    np.testing.assert_allclose(gradient, each, atol=1e-7)
+    single, alone = lf.value_and_grad(lf.ctc_loss)(x[:, 0], targets[0], (15,), (3,), reduction="none", from_logits=True)
+    assert single.shape == () and alone.tobytes() == each[:, 0].tobytes()
+
+
+# ---- errors
+
+
+X, Y = np.zeros((8, 3, 5), np.float32), np.array([[1, 2], [3, 4], [1, 1]])
+ERRORS = [
+    (dict(targets=[[1, 2], [3, 5], [1, 1]]), IndexError, "targets[1, 1] = 5 is out of range for 5 classes"),
+    (dict(targets=[[1, 2], [3, 4], [-1, 1]]), IndexError, "targets[2, 0] = -1 is out of range for 5 classes"),
+    (dict(targets=np.array([[1, 2], [3, 4], [2**64 - 1, 1]], np.uint64)), IndexError, "targets[2, 0] = 18446744073709551615 is out of range"),
+    (dict(targets=[1, 2, 3, 9, 1, 1]), IndexError, "targets[3] = 9 (label 1 of sample 1) is out of range for 5 classes"),
+    (dict(targets=[1, 2, 3, 4, 1]), ValueError, "targets: expected as many class indices as target_lengths sum up to, 6, got 5"),
+    (dict(targets=[1, 2, 3, 4, 1, 1, 1]), ValueError, "targets: expected as many class indices as target_lengths sum up to, 6, got 7"),
+    (dict(targets=Y[:2]), ValueError, "targets: expected class indices of shape (3, S)"),
+    (dict(targets=Y[None]), ValueError, "targets: expected class indices of shape (3, S)"),
+    (dict(targets=Y.astype(float)), TypeError, "targets: expected integers, got dtype float64"),
+    (dict(targets=Y > 1), TypeError, "targets: expected integers, got dtype bool"),
+    (dict(input_lengths=[8, 9, 8]), ValueError, "input_lengths[1] = 9 is out of range for 8 frames"),
+    (dict(input_lengths=[8, 8, -1]), ValueError, "input_lengths[2] = -1 is out of range for 8 frames"),
+    (dict(input_lengths=9), ValueError, "input_lengths = 9 is out of range for 8 frames"),
+    (dict(input_lengths=[8, 8]), ValueError, "input_lengths: expected one length for each sample, shape (3,), got shape (2,)"),
+    (dict(input_lengths=[8.0, 8, 8]), TypeError, "input_lengths: expected integers, got dtype float64"),
+    (dict(target_lengths=[2, 3, 2]), ValueError, "target_lengths[1] = 3 is out of range for targets of shape (3, 2)"),
+    (dict(target_lengths=np.array([2, -(2**63), 2])), ValueError, "target_lengths[1] = -9223372036854775808 is out of range"),
+    (dict(blank=5), ValueError, "blank: 5 is out of range for 5 classes"),
+    (dict(blank=-1), ValueError, "blank: -1 is out of range for 5 classes"),
+    (dict(blank=0.0), TypeError, "blank: expected an integer class index, got 0.0"),
+    (dict(log_probs=X[0, 0]), ValueError, "log_probs: expected shape (T, N, C), or (T, C) for one sample, got shape (5,)"),
+    (dict(log_probs=X.astype(complex)), TypeError, "log_probs: expected a real array"),
+    (dict(reduction="batchmean"), ValueError, "reduction: expected"),
+]
+
+
+@pytest.mark.parametrize("change, error, message", ERRORS, ids=[m[:40] for _, _, m in ERRORS])
+def test_errors(change, error, message):
+    arguments = dict(log_probs=X, targets=Y, input_lengths=8, target_lengths=2) | change
+    with pytest.raises(error) as caught:
+        lf.ctc_loss(**arguments)
+    assert str(caught.value).startswith(message)
+
+
+def test_class_checks_its_options():
+    for options, error in (({"blank": -1}, ValueError), ({"reduction": "no"}, ValueError), ({"blank": 1.5}, TypeError)):
+        with pytest.raises(error):
+            lf.CTCLoss(**options)
+
+
+def test_alignment_names_the_sample():
+    with pytest.raises(ValueError, match=r"targets: sample 2 needs at least 3 frames \(2 labels, 1 repeats\), input_lengths\[2\] is 2"):
+        lf.ctc_align(X, Y, [8, 8, 2], 2)
+
+
+def test_hostile_ids_and_lengths(rng):
+    """By the thousand, of every integer dtype: an error that names it, or a value; never anything outside the arrays."""
+    functions = lf.ctc_loss, lf.value_and_grad(lf.ctc_loss), lf.ctc_align, lf.ctc_posteriors
+    refused = 0
+    wild = np.array([-(2**63), -(2**31), -1, 0, 1, 2, 3, 4, 5, 6, 127, 128, 255, 256, 2**31 - 1, 2**31, 2**62, 2**63 - 1])
+    for _ in range(3000):
+        T, N, C, S = rng.integers(0, 8), rng.integers(0, 4), rng.integers(1, 6), rng.integers(0, 5)
+        draw = lambda size: np.where(rng.random(size) < 0.1, rng.choice(wild, size), rng.integers(0, 5, size))  # noqa: E731
+        targets = draw((N, S) if rng.random() < 0.6 else rng.integers(0, 12)).astype(rng.choice(["i1", "u1", "i2", "u4", "i8", "u8"]))
+        frames, lengths = draw(N), draw(N).astype(rng.choice(["i1", "i4", "i8", "u8"]))
+        try:
+            functions[rng.integers(0, 4)](np.zeros((T, N, C)), targets, frames, lengths, int(rng.integers(-1, 5)))
+        except (IndexError, ValueError):
+            refused += 1
+    assert 1000 < refused < 3000
