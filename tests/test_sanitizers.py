@@ -29,6 +29,7 @@ def sanitized(tmp_path_factory):
         "-Db_sanitize=address,undefined",
         "-Db_lundef=false",
         "-Dbuildtype=debugoptimized",
+        "-Disas=avx2",
         "-Dc_args=-fno-omit-frame-pointer -fno-sanitize-recover=undefined",
     ]
     command = [

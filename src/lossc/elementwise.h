@@ -1,6 +1,6 @@
 /* Elementwise losses: four loops, stamped out for every line of losses.def, and the block functions that feed them.
  *
- * Order: a chunk of LF_CHUNK elements is summed in LF_LANES double lanes, lane l taking elements l, l + LF_LANES, ...; lanes are added
+ * Order: a chunk of LF_CHUNK elements is summed in T_LANES double lanes (32 for float, 16 for double), lane l taking elements l, l + T_LANES, ...; lanes are added
  *   pairwise, chunks and blocks in order. Terms are T, sums are double: for float a mean of 10^8 terms is within 1 ulp of the exact one.
  * Determinism: a chunk's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
@@ -15,17 +15,17 @@ static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, in
                                                             ptrdiff_t n, T k, T *const *out, double *sum, I *bad)
 {
     const T p[LF_PARAMS] = {param[0], param[1], param[2], param[3]};
-    double acc[LF_LANES] = {0};
-    I flag[LF_LANES] = {0};
-    T pad[3][LF_LANES], spill[LF_OUTS][LF_LANES];
-    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
-        const I m = (I)(n - i < LF_LANES ? n - i : LF_LANES);
+    double acc[T_LANES] = {0};
+    I flag[T_LANES] = {0};
+    T pad[3][T_LANES], spill[LF_OUTS][T_LANES];
+    for (ptrdiff_t i = 0; i < n; i += T_LANES) {
+        const I m = (I)(n - i < T_LANES ? n - i : T_LANES);
         const T *a = x + i, *b = y + i, *c = z + i;
         T *o[LF_OUTS];
         for (int q = 0; q < LF_OUTS; q++)
             o[q] = want >> q & 1 ? out[q] + i : NULL;
-        if (m < LF_LANES) {
-            for (I l = 0; l < LF_LANES; l++) {
+        if (m < T_LANES) {
+            for (I l = 0; l < T_LANES; l++) {
                 const I s = l < m ? l : m - 1;
                 pad[0][l] = a[s], pad[1][l] = b[s], pad[2][l] = c[s];
             }
@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, in
                 o[q] = spill[q];
         }
 #pragma omp simd
-        for (I l = 0; l < LF_LANES; l++) {
+        for (I l = 0; l < T_LANES; l++) {
             const NAME(VG) r = f(a[l], b[l], c[l], p);
             if (want & LF_WANT_SUM)
                 acc[l] += l < m ? (double)r.v : 0.0;
@@ -46,17 +46,17 @@ static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, in
                 o[2][l] = k * r.gy, o[3][l] = k * r.gz, o[4][l] = k * r.hx;
             flag[l] |= r.bad;
         }
-        if (m < LF_LANES)
+        if (m < T_LANES)
             for (int q = 0; q < LF_OUTS; q++)
                 if (want >> q & 1)
                     memcpy(out[q] + i, spill[q], m * sizeof(T));
     }
     I any = 0;
-    for (int l = 0; l < LF_LANES; l++)
+    for (int l = 0; l < T_LANES; l++)
         any |= flag[l];
     *bad |= any;
     if (want & LF_WANT_SUM)
-        *sum += lf_lane_sum(acc);
+        *sum += T_SUM(acc);
 }
 
 #define LF_STAMP(kind, want, name)                                                                                                          \
@@ -177,15 +177,15 @@ static void NAME(elem_scale)(T *a, ptrdiff_t n, const T *w, const T *m, const T 
 
 static double NAME(elem_sum)(const T *a, ptrdiff_t n)
 {
-    double acc[LF_LANES] = {0};
+    double acc[T_LANES] = {0};
     ptrdiff_t i = 0;
-    for (; i + LF_LANES <= n; i += LF_LANES)
+    for (; i + T_LANES <= n; i += T_LANES)
 #pragma omp simd
-        for (int l = 0; l < LF_LANES; l++)
+        for (int l = 0; l < T_LANES; l++)
             acc[l] += a[i + l];
     for (int l = 0; i < n; i++, l++)
         acc[l] += a[i];
-    return lf_lane_sum(acc);
+    return T_SUM(acc);
 }
 
 /* Sum of the weights that count, or how many elements do. */
