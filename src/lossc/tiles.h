@@ -16,50 +16,60 @@ static ptrdiff_t NAME(tile_label)(const LfTileJob *j, ptrdiff_t row)
     return j->label[row] >= 0 && y >= 0 && y < j->columns ? (ptrdiff_t)y : -1;
 }
 
+/* LF_LANES columns from x on, the missing ones -inf. */
+static inline const T *NAME(tile_lanes)(const LfTileJob *j, const T *x, ptrdiff_t c, T *pad)
+{
+    if (j->columns - c >= LF_LANES)
+        return x + c;
+    for (ptrdiff_t l = 0; l < LF_LANES; l++)
+        pad[l] = l < j->columns - c ? x[c + l] : -INFINITY;
+    return pad;
+}
+
 /* Brings a row's (m, s) up to date: s + 1 is the sum of all exp(x - m) so far, 0 at the start. */
 static void NAME(tile_block)(const LfTileJob *j, ptrdiff_t row)
 {
-    T *x = (T *)j->tile + row * j->columns, lane[LF_LANES], pad[LF_LANES], w[LF_LANES];
+    T *x = (T *)j->tile + row * j->columns, lane[LF_LANES], pad[LF_LANES], e[LF_LANES];
     const ptrdiff_t label = NAME(tile_label)(j, row);
-    double acc[LF_LANES] = {0}, ties[LF_LANES] = {0}, dot[LF_LANES] = {0};
+    double acc[LF_LANES] = {0}, ties = 0, dot[LF_LANES] = {0};
     if (j->label[row] < 0)
         return;
     NAME(tile_bias)(j, x);
     for (int l = 0; l < LF_LANES; l++)
         lane[l] = -INFINITY;
     for (ptrdiff_t c = 0; c < j->columns; c += LF_LANES) {
-        const ptrdiff_t n = j->columns - c < LF_LANES ? j->columns - c : LF_LANES;
-        for (ptrdiff_t l = 0; l < n; l++)
-            lane[l] = x[c + l] > lane[l] ? x[c + l] : lane[l];
+        const T *a = NAME(tile_lanes)(j, x, c, pad);
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++)
+            lane[l] = a[l] > lane[l] ? a[l] : lane[l];
     }
     T top = lane[0];
     for (int l = 1; l < LF_LANES; l++)
         top = lane[l] > top ? lane[l] : top;
     const double before = j->m[row], m = top > before ? top : before;
+    const T shift = (T)m;
+    I equal[LF_LANES] = {0};
     for (ptrdiff_t c = 0; c < j->columns; c += LF_LANES) {
-        const ptrdiff_t n = j->columns - c < LF_LANES ? j->columns - c : LF_LANES;
-        const T *a = x + c;
-        if (n < LF_LANES) {
-            for (ptrdiff_t l = 0; l < LF_LANES; l++)
-                pad[l] = l < n ? a[l] : -INFINITY;
-            a = pad;
-        }
-#pragma omp simd
-        for (int l = 0; l < LF_LANES; l++) {
-            const T e = NAME(lf_exp)(a[l] - (T)m);
-            acc[l] += a[l] == (T)m ? 0 : e;
-            ties[l] += a[l] == (T)m ? 1 : 0;
-        }
-        if (!j->smoothed)
-            continue;
-        for (ptrdiff_t l = 0; l < LF_LANES; l++)
-            w[l] = l >= n ? 0 : j->weight ? (T)j->weight[c + l] : 1;
+        const T *a = NAME(tile_lanes)(j, x, c, pad);
 #pragma omp simd
         for (int l = 0; l < LF_LANES; l++)
-            dot[l] += w[l] == 0 ? 0 : (double)w[l] * (double)a[l];
+            e[l] = NAME(lf_exp)(a[l] - shift);
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++) { /* by bits: a selection would leave the loops scalar */
+            const I other = -(I)(a[l] != shift);
+            acc[l] += (double)REAL(BITS(e[l]) & (U)other);
+            equal[l] += 1 + other;
+        }
     }
-    const double kept = before == m ? j->s[row] + 1 : j->s[row] == -1 ? 0 : (j->s[row] + 1) * lf_exp_f64(before - m);
-    j->s[row] = before == m ? j->s[row] + (lf_lane_sum(ties) + lf_lane_sum(acc)) : (lf_lane_sum(ties) - 1) + (kept + lf_lane_sum(acc));
+    for (int l = 0; l < LF_LANES; l++)
+        ties += (double)equal[l];
+    for (ptrdiff_t c = 0; j->smoothed && c < j->columns; c += LF_LANES)
+        for (ptrdiff_t l = 0; l < LF_LANES && c + l < j->columns; l++) {
+            const double w = j->weight ? j->weight[c + l] : 1;
+            dot[l] += w == 0 ? 0 : w * (double)x[c + l];
+        }
+    const double seen = before == m ? 0 : j->s[row] == -1 ? 0 : (j->s[row] + 1) * lf_exp_f64(before - m);
+    j->s[row] = before == m ? j->s[row] + (ties + lf_lane_sum(acc)) : (ties - 1) + (seen + lf_lane_sum(acc));
     j->m[row] = m;
     j->dot[row] += lf_lane_sum(dot);
     if (label >= 0)
@@ -81,7 +91,7 @@ static void NAME(tile_grad)(const LfTileJob *j, ptrdiff_t row)
     const T m = (T)j->m[row], scale = (T)(mass / (1 + s));
 #pragma omp simd
     for (ptrdiff_t c = 0; c < j->columns; c++)
-        x[c] = scale * (x[c] == m ? 1 : NAME(lf_exp)(x[c] - m));
+        x[c] = scale * NAME(lf_exp)(x[c] - m);
     for (ptrdiff_t c = 0; even != 0 && c < j->columns; c++)
         x[c] -= (T)(even * (j->weight ? j->weight[c] : 1));
     if (label >= 0) /* without cancellation where the label has nearly all the probability */

@@ -269,13 +269,21 @@ cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax,
 
 # ---- tiles of logits -----------------------------------------------------------------------------------------------------------------------
 
+cdef void tile_row(const LfTileJob *job, bint gradient, Py_ssize_t row) noexcept nogil:
+    if gradient:
+        K.tile_grad(job, row)
+    else:
+        K.tile_block(job, row)
+
+
 cdef void run_tile(const LfTileJob *job, bint gradient, Py_ssize_t rows, int threads) noexcept nogil:
     cdef Py_ssize_t i
-    for i in prange(rows, schedule="static", num_threads=threads):
-        if gradient:
-            K.tile_grad(job, i)
-        else:
-            K.tile_block(job, i)
+    if threads <= 1:
+        for i in range(rows):
+            tile_row(job, gradient, i)
+    else:
+        for i in prange(rows, schedule="static", num_threads=threads):
+            tile_row(job, gradient, i)
 
 
 def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray labels, Py_ssize_t first, bint smoothed, cnp.ndarray state,
@@ -295,8 +303,9 @@ def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray lab
     if factors is not None:
         s, step = <char *>cnp.PyArray_DATA(factors), cnp.PyArray_STRIDE(factors, 0)
         job.kmass, job.kown, job.keven = <double *>s, <double *>(s + step), <double *>(s + 2 * step)
+    # A few threads only: idle ones of OpenMP spin for a while and take the processors from BLAS's, which is where the time goes.
     with nogil:
-        run_tile(&job, factors is not None, rows, threads_for(rows, 2))
+        run_tile(&job, factors is not None, rows, threads_for(rows, 2) // 4)
 
 
 # For losses composed in Python: the checks that the others have.
