@@ -144,6 +144,20 @@ def test_probability_targets(isa):
             report(f"smoothed {regime}, C={c}", ulps(F.cross_entropy(x, y, reduction="none", label_smoothing=0.1), want), 4, 0.99)
 
 
+@pytest.mark.parametrize("regime", ["ordinary", "of a trained model", "one dominates by 0 to 120", "wide", "suppressed"])
+def test_gradient_of_probability_targets(isa, regime):
+    """w t' - u p: 6 ulp of the larger of the two, which may cancel."""
+    for c in (2, 10, 64, 65, 1000):
+        x, y, winner = rows(regime, c)
+        p = np.float32(0.9) * np.eye(c, dtype=np.float32)[winner] + np.float32(0.1 / c)
+        for target, mix, smoothing in ((p, reference.real(p), 0.0), (y, reference._onehot(y, c), 0.1)):
+            mix = mix * (1 - reference.LD(smoothing)) + reference.LD(smoothing) / c
+            mass = mix.sum(-1, keepdims=True) * reference.softmax(x)
+            _, gradient = lf.value_and_grad(F.cross_entropy)(x, target, label_smoothing=smoothing, reduction="sum")
+            ulp = np.spacing(np.maximum(np.maximum(mass, mix), TINY).astype(np.float32))
+            report(f"gradient {regime}, C={c}, smoothing {smoothing}", np.abs(gradient - (mass - mix)) / ulp, 6)
+
+
 def test_documented_example(isa):
     assert abs(float(F.cross_entropy(np.array([20, 0], np.float32), 0)) / 2.0611536203143807e-09 - 1) < 1e-7
     assert abs(float(F.cross_entropy(np.array([40.0, 0]), 0)) / 4.248354255291589e-18 - 1) < 1e-15

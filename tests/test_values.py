@@ -9,7 +9,10 @@ import lossfast as lf
 import lossfast.functional as F
 import numpy as np
 import pytest
+import reference
 from calls import DTYPES, EVERY_OPTION, LIVE, bits, call, close, draw, expected, reductions, result_dtype
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
 
@@ -182,8 +185,6 @@ def test_class_axis(case, option, shape):
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_logsumexp_axes(isa, axis, keepdims, rng):
     x = rng.normal(size=(5, 7, 11))
-    import reference
-
     got = F.logsumexp(x, axis=axis, keepdims=keepdims)
     if axis == ():
         close(got, x, "float64")
@@ -194,7 +195,46 @@ def test_logsumexp_axes(isa, axis, keepdims, rng):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
 def test_softmax_axes(isa, name, axis, rng):
-    import reference
-
     x = rng.normal(size=(5, 7, 11))
     close(getattr(F, name)(x, axis=axis), getattr(reference, name)(x, axis), "float64")
+
+
+# ---- everything at once: properties ---------------------------------------------------------------------------------
+
+
+@st.composite
+def calls(draw):
+    """A random call of cross_entropy: shape, axis, kind of target, weight, ignored and masked positions, smoothing, reduction."""
+    shape = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 17, 66]), min_size=1, max_size=4)))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    positions = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = rng.normal(0, draw(st.sampled_from([0.1, 3, 50])), shape)
+    y = rng.integers(0, shape[axis], positions)
+    options = {"axis": axis, "reduction": draw(st.sampled_from(["none", "mean", "sum"])), "label_smoothing": draw(st.sampled_from([0.0, 0.1, 1.0]))}
+    if draw(st.booleans()):
+        options["weight"] = rng.uniform(0, 2, shape[axis]) * (rng.random(shape[axis]) < 0.9)
+    if draw(st.booleans()):
+        options["where"] = rng.random(positions) < 0.7
+    if draw(st.booleans()):
+        return x, rng.uniform(0, 1, shape), options
+    options["ignore_index"] = draw(st.sampled_from([-100, 0, 1, -1]))
+    return x, np.where(rng.random(positions) < 0.2, options["ignore_index"], y), options
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(what=calls(), dtype=st.sampled_from(list(DTYPES)))
+def test_any_call_of_cross_entropy(what, dtype):
+    x, target, options = what
+    if target.shape == x.shape and target.dtype != float:
+        return  # labels of the input's shape cannot be told from probabilities
+    cast = lambda a: a.astype(DTYPES[dtype]) if getattr(a, "dtype", np.dtype(int)).kind == "f" else a  # noqa: E731
+    args, options = (cast(x), cast(target)), {k: cast(v) for k, v in options.items()}
+    want = reference.cross_entropy(*args, **options)
+    scale = max(1, np.abs(reference.cross_entropy(*args, **options | {"reduction": "none"})).sum())
+    close(F.cross_entropy(*args, **options), want, dtype, scale, options)
+    value, gradient = lf.value_and_grad(F.cross_entropy)(*args, **options)
+    close(value, want, dtype, scale, options)
+    if dtype == "float64" and x.size <= 60 and np.isfinite(want).all():
+        want = reference.central(lambda x: reference.cross_entropy(x, target, **options).sum(), x).astype(float)
+        np.testing.assert_allclose(gradient, want, rtol=1e-8, atol=1e-8 * max(1, np.abs(want).max()))
