@@ -10,7 +10,7 @@ from lossfast import _core
 
 __all__ = [
     "Alignment", "Decoding", "Feasibility", "TokenSpan", "ctc_align", "ctc_beam_search_decode", "ctc_feasible", "ctc_greedy_decode", "ctc_loss",
-    "ctc_posteriors", "edit_distance", "token_error_rate",
+    "ctc_posteriors", "edit_distance", "rnnt_loss", "token_error_rate",
 ]  # fmt: skip
 
 
@@ -393,3 +393,65 @@ def token_error_rate(hypotheses, references, hypothesis_lengths=None, reference_
     """
     distances, lengths, _ = _distances(hypotheses, references, hypothesis_lengths, reference_lengths)
     return int(distances.sum()) / int(lengths.sum()) if lengths.sum() else float("nan")
+
+
+def rnnt_loss(
+    logits, targets, logit_lengths, target_lengths, blank=-1, clamp=-1, reduction="mean", fused_log_softmax=True, *, out=None
+):
+    r"""RNN transducer loss: minus the log-probability of a label sequence, summed over all ways through the lattice of frames and labels.
+
+    .. math:: \ell_n = -\log \sum_{\pi} \prod_{(t, u, k) \in \pi} p_{n t u k}
+
+    A blank at (t, u) leads to frame t + 1, label u to (t, u + 1); every path ends with a blank in the last frame after the last label.
+
+    Parameters
+    ----------
+    logits : array_like of float, shape (N, T, U + 1, C)
+        Scores of the classes for every frame and number of labels already emitted.
+    targets : array_like of int, shape (N, U)
+        Class indices, padded with anything.
+    logit_lengths, target_lengths : int or array_like of int, shape (N,)
+        Frames and labels that count in each sample; one integer holds for all.
+    blank : int, default -1
+        Class index of the blank; -1 is the last class.
+    clamp : float, default -1
+        If positive, bound of each sample's gradient entries, before `grad_output` and the mean.
+    reduction : {'mean', 'sum', 'none'}
+        'mean' averages over the batch.
+    fused_log_softmax : bool, default True
+        Apply log-softmax over the classes, without storing it; else `logits` are log-probabilities.
+    out : ndarray, optional
+        Array to write into, for ``reduction='none'``.
+
+    Returns
+    -------
+    scalar, or ndarray of shape (N,) for ``reduction='none'``
+        float32, or float64 for float64 input.
+
+    Raises
+    ------
+    IndexError
+        If a class index is not in [0, C); names the first.
+    TypeError, ValueError
+        If a dtype, shape, length or option does not fit.
+
+    Notes
+    -----
+    The gradient is the true derivative by the array passed, 0 beyond the lengths. Logits are read once for the loss and once more for the gradient,
+    which is written once and must not be written over them.
+
+    References
+    ----------
+    A. Graves, "Sequence transduction with recurrent neural networks", 2012; torchaudio.functional.rnnt_loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossfast as lf
+    >>> lf.rnnt_loss(np.zeros((1, 2, 2, 3)), [[1]], 2, 1, blank=0).round(4)
+    np.float64(2.6027)
+    >>> loss, grad = lf.value_and_grad(lf.rnnt_loss)(np.zeros((1, 2, 2, 3)), [[1]], 2, 1, blank=0)
+    >>> grad[0, 0, 0].round(4)
+    array([-0.1667, -0.1667,  0.3333])
+    """
+    return _core.rnnt_loss(logits, targets, logit_lengths, target_lengths, blank, clamp, reduction, fused_log_softmax, out)

@@ -17,7 +17,7 @@ __all__ = [
     "GaussianNLLLoss", "HingeEmbeddingLoss", "HingeLoss", "HuberLoss", "JSDivLoss", "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss",
     "LogCoshLoss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
     "PoissonDeviance", "PoissonNLLLoss", "QuantileLoss", "SigmoidFocalLoss", "SmoothL1Loss", "SoftMarginLoss", "SquaredHingeLoss",
-    "TripletMarginLoss", "TripletMarginWithDistanceLoss", "TweedieDeviance", "TweedieNLLLoss", "WassersteinLoss",
+    "RNNTLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss", "TweedieDeviance", "TweedieNLLLoss", "WassersteinLoss",
 ]  # fmt: skip
 
 
@@ -117,6 +117,24 @@ class CTCLoss(Loss):
 
     def probe(self):
         return np.zeros((1, 1, max(self.blank + 1, 1))), np.zeros((1, 0), int), 1, 0
+
+
+class RNNTLoss(Loss):
+    """RNN transducer loss: `lossfast.functional.rnnt_loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import lossfast as lf
+    >>> lf.RNNTLoss(blank=0)(np.zeros((1, 2, 2, 3)), [[1]], 2, 1).round(4)
+    np.float64(2.6027)
+    """
+
+    function = staticmethod(F.rnnt_loss)
+    options = {"blank": -1, "clamp": -1, "reduction": "mean", "fused_log_softmax": True}
+
+    def probe(self):
+        return np.zeros((1, 1, 1, max(self.blank + 1, 1))), np.zeros((1, 0), int), 1, 0
 
 
 class _WeightedLoss(Loss):

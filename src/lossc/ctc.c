@@ -13,6 +13,7 @@
 #include "rows.h"
 #include "ctc.h"
 #include "ctc_decode.h"
+#include "rnnt.h"
 #undef LF_T_DOUBLE
 #undef T_CODE
 #undef T_FAR
@@ -29,6 +30,7 @@
 #include "pack.h"
 #include "rows.h"
 #include "ctc.h"
+#include "rnnt.h"
 
 void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 {
@@ -42,3 +44,15 @@ void LF_EXPORT(ctc_align_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *me
 void LF_EXPORT(ctc_greedy)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_greedy(j, n, memory); }
 void LF_EXPORT(ctc_beam)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_beam(j, n, memory); }
 void LF_EXPORT(ctc_align_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_rest(j, n, dir, memory); }
+
+void LF_EXPORT(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
+{
+    j->row.x_dtype == LF_F64 ? rnnt_rows_f64(j, task, scratch) : rnnt_rows_f32(j, task, scratch);
+}
+
+void LF_EXPORT(rnnt_lattice)(const LfRnntJob *j, ptrdiff_t n) { rnnt_lattice(j, n); }
+
+void LF_EXPORT(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
+{
+    j->row.x_dtype == LF_F64 ? rnnt_gradient_f64(j, task, scratch) : rnnt_gradient_f32(j, task, scratch);
+}

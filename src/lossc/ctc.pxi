@@ -274,8 +274,8 @@ cdef cnp.ndarray ctc_gradient(CtcCall call, Request request, object log_probs, o
     return g
 
 
-cdef int ctc_scale(CtcCall call, Request request, int mode) except -1:
-    """Factors of the samples' gradients."""
+cdef int ctc_scale(CtcCall call, Request request, int mode, bint by_length) except -1:
+    """Factors of the samples' gradients; by_length: a mean over samples is one of losses by label."""
     cdef Py_ssize_t n, N = call.job.N
     cdef double upstream = 1
     cdef cnp.ndarray each = None
@@ -290,7 +290,7 @@ cdef int ctc_scale(CtcCall call, Request request, int mode) except -1:
     for n in range(N):
         call.scale[n] = (<double *>cnp.PyArray_DATA(each))[n] if each is not None else upstream
         if mode == 1:
-            call.scale[n] /= <double>N * max(call.lengths[n], 1)
+            call.scale[n] /= <double>N * (max(call.lengths[n], 1) if by_length else 1)
     return 0
 
 
@@ -315,7 +315,7 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
             raise ValueError("out: only with reduction='none'")
         ao = check_out(out, "out", (N,) if call.batched else (), np.float64 if wide else np.float32, (call.x, call.targets))
     if request is not None:
-        ctc_scale(call, request, mode)
+        ctc_scale(call, request, mode, True)
         g = ctc_gradient(call, request, log_probs, out)
         bind_gradient(&call.job, g, call.batched)
         call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
@@ -523,3 +523,103 @@ def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not N
                   <int64_t *>cnp.PyArray_DATA(n), width_b, <int64_t *>rows, <int64_t *>cnp.PyArray_DATA(out), N, threads)
         free(rows)
     return out, n
+
+
+# ---- RNN-T
+
+cdef void rnnt_tasks(const LfRnntJob *job, char *scratch, Py_ssize_t stride, int threads) noexcept nogil:
+    cdef Py_ssize_t i, rows = job.N * job.steps, chunk = rows // (8 * threads) + 1
+    for i in prange(rows, schedule="dynamic", chunksize=chunk, num_threads=threads):
+        K.rnnt_rows(job, i, scratch + threadid() * stride)
+    for i in prange(job.N, schedule="dynamic", num_threads=threads):
+        K.rnnt_lattice(job, i)
+    if job.g != NULL:
+        for i in prange(rows, schedule="dynamic", chunksize=chunk, num_threads=threads):
+            K.rnnt_gradient(job, i, scratch + threadid() * stride)
+
+
+cdef int read_rnnt_targets(CtcCall call, LfRnntJob *job, object targets, object target_lengths) except -1:
+    """Class indices (N, U) of which the first of each row count; all columns are copied."""
+    cdef cnp.ndarray y = integers(targets, "targets"), wide
+    cdef Py_ssize_t n, u, most = job.width - 2
+    if shape_of(y) != (job.N, most):
+        raise ValueError(f"targets: expected shape ({job.N}, {most}), one less than the logits' third axis, got {shape_of(y)}")
+    read_lengths(call.lengths, target_lengths, "target_lengths", job.N, most, f"targets of shape {shape_of(y)}")
+    call.targets, wide = y, y.astype(np.int64)
+    call.job.labels = <int32_t *>allocated(<double>job.N * most * 4 + 8)
+    for n in range(job.N):
+        for u in range(call.lengths[n]):
+            label = (<int64_t *>cnp.PyArray_DATA(wide))[n * most + u] if cnp.PyArray_IS_C_CONTIGUOUS(wide) else <int64_t>wide[n, u]
+            if not 0 <= label < call.job.C:
+                raise IndexError(f"targets[{n}, {u}] = {y[n, u]} is out of range for {call.job.C} classes")
+            call.job.labels[n * most + u] = label
+    return 0
+
+
+def rnnt_loss(object logits, object targets, object logit_lengths, object target_lengths, object blank, object clamp, object reduction,
+              bint from_logits, object out):
+    """See lossfast.functional."""
+    cdef Request request = take_request()
+    cdef int mode = reduction_code(reduction), threads
+    cdef CtcCall call = CtcCall.__new__(CtcCall)
+    cdef LfRnntJob job
+    cdef cnp.ndarray x = as_array(logits, "logits"), g = None, ao = None
+    cdef Py_ssize_t n, cells
+    cdef double *loss
+    if cnp.PyArray_NDIM(x) != 4 or cnp.PyArray_DIM(x, 2) == 0:
+        raise ValueError(f"logits: expected shape (N, T, U + 1, C), got {shape_of(x)}")
+    checked_size(shape_of(x), "logits")
+    if not is_float(dtype_code(x)):
+        x = x.astype(np.float64)
+    memset(&job, 0, sizeof(LfRnntJob))
+    memset(&call.job, 0, sizeof(LfCtcJob))
+    call.x, call.batched = x, True
+    job.N, job.steps, job.width = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(x, 2) + 1
+    call.job.N, call.job.steps, call.job.C = job.N, job.steps, cnp.PyArray_DIM(x, 3)
+    call.job.x, call.job.x_dtype, call.job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    call.job.x_n, call.job.x_t, job.x_u, call.job.x_c = [cnp.PyArray_STRIDE(x, n) for n in range(4)]
+    if call.job.C > 2147483647:
+        raise ValueError(f"logits: {call.job.C} classes are more than can be indexed")
+    call.job.blank = class_index(blank + call.job.C if type(blank) is int and blank < 0 else blank, call.job.C)
+    job.clamp = clamp
+    call.allocate(job.N)
+    loss = call.job.loss
+    read_lengths(call.frames, logit_lengths, "logit_lengths", job.N, job.steps, f"{job.steps} frames")
+    read_rnnt_targets(call, &job, targets, target_lengths)
+    if out is not None:
+        if mode != 0:
+            raise ValueError("out: only with reduction='none'")
+        ao = check_out(out, "out", (job.N,), np.float64 if call.job.x_dtype == LF_F64 else np.float32, (x, call.targets))
+    if request is not None:
+        if request.hessian:
+            raise TypeError("f: rnnt_loss has no Hessian")
+        if request.names != ("logits",):
+            raise ValueError(f"argnums: rnnt_loss has one argument to differentiate by, logits, got {', '.join(request.names)}")
+        ctc_scale(call, request, mode, False)
+        g = gradient_array(request, 0, x, "logits", (call.targets, out))
+        if np.may_share_memory(g, x) and np.shares_memory(g, x, max_work=10_000_000):
+            raise ValueError("grad_out: overlaps logits")
+        call.job.g_n, call.job.g_t, job.g_u, call.job.g_c = [cnp.PyArray_STRIDE(g, n) for n in range(4)]
+        job.g, call.job.g_dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
+        call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES and not 0 < job.clamp < 1
+    job.row, job.frames, job.lengths, job.loss = call.job, call.frames, call.lengths, loss
+    cells = (job.steps + job.width) * job.width
+    checked_size((4, job.N, job.steps + job.width, job.width), "logits")
+    cdef cnp.ndarray lattice = np.zeros((4 if request is not None else 3, job.N, cells))
+    job.blank_lp = <double *>cnp.PyArray_DATA(lattice)
+    job.label_lp, job.beta, job.alpha = job.blank_lp + job.N * cells, job.blank_lp + 2 * job.N * cells, job.blank_lp + 3 * job.N * cells
+    threads = threads_for(job.N * job.steps, 2) if <double>cnp.PyArray_SIZE(x) > CTC_SERIAL else 1
+    cdef size_t stride = aligned(<size_t>call.job.C * 8 + (<size_t>call.job.C // 1024 + 1) * 16 + 128)
+    cdef void *memory = allocated(<double>stride * threads + 64)
+    with nogil:
+        rnnt_tasks(&job, <char *>aligned(<size_t>memory), stride, threads)
+        free(memory)
+    if mode == 0:
+        each = np.array(<double[:job.N]>loss) if job.N else np.zeros(0)
+        if ao is None:
+            ao = fresh(1, <cnp.npy_intp *>&job.N, call.job.x_dtype == LF_F64)
+        ao[...] = each
+        result = ao
+    else:
+        result = scalar(ordered_sum(loss, job.N) / (job.N if mode == 1 else 1) if job.N or mode == 2 else float("nan"), call.job.x_dtype == LF_F64)
+    return result if request is None else request.outcome(result, (g,))

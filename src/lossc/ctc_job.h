@@ -81,6 +81,19 @@ typedef struct {
     double *score;                    /* log-probabilities: [N][top] */
 } LfCtcDecode;
 
+/* RNN-T: rnnt_rows(job, i, scratch) for i < N steps, rnnt_lattice(job, n) for n < N, rnnt_gradient(job, i, scratch) for i < N steps; scratch:
+ * row_bytes for each thread. Arrays are doubles, (steps + width) width for each sample. */
+typedef struct {
+    LfCtcJob row;                     /* x, g, their strides but that of u, C, blank, from_logits, stream, scale; labels [N][width - 2] */
+    char *g;                          /* gradient, or NULL */
+    ptrdiff_t x_u, g_u;
+    ptrdiff_t steps, N, width;        /* width: labels + 2 */
+    const int64_t *frames, *lengths;
+    double clamp;                     /* of gradients, if positive */
+    double *blank_lp, *label_lp, *alpha, *beta;
+    double *loss;
+} LfRnntJob;
+
 size_t lf_ctc_decode_bytes(const LfCtcDecode *j);
 int lf_ctc_measure(LfCtcJob *j);
 int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,

@@ -36,6 +36,9 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
     void lf_ctc_greedy_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                     \
     void lf_ctc_beam_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                       \
+    void lf_rnnt_rows_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                        \
+    void lf_rnnt_lattice_##isa_(const LfRnntJob *, ptrdiff_t);                                                                             \
+    void lf_rnnt_gradient_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                    \
     void lf_vector_block_##isa_(const LfVectorJob *, ptrdiff_t);                                                                           \
     void lf_tile_block_##isa_(const LfTileJob *, ptrdiff_t);                                                                               \
     void lf_tile_grad_##isa_(const LfTileJob *, ptrdiff_t);                                                                                \
@@ -51,6 +54,9 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
                                    .ctc_align_half = lf_ctc_align_half_##isa_,                                                             \
                                    .ctc_greedy = lf_ctc_greedy_##isa_,                                                                     \
                                    .ctc_beam = lf_ctc_beam_##isa_,                                                                         \
+                                   .rnnt_rows = lf_rnnt_rows_##isa_,                                                                       \
+                                   .rnnt_lattice = lf_rnnt_lattice_##isa_,                                                                 \
+                                   .rnnt_gradient = lf_rnnt_gradient_##isa_,                                                               \
                                    .ctc_align_rest = lf_ctc_align_rest_##isa_,                                                             \
                                    .vector_block = lf_vector_block_##isa_,                                                                 \
                                    .tile_block = lf_tile_block_##isa_,                                                                     \

@@ -130,6 +130,9 @@ typedef struct {
     void (*ctc_align_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_greedy)(const LfCtcDecode *, ptrdiff_t n, char *memory);
     void (*ctc_beam)(const LfCtcDecode *, ptrdiff_t n, char *memory);
+    void (*rnnt_rows)(const LfRnntJob *, ptrdiff_t task, char *scratch);
+    void (*rnnt_lattice)(const LfRnntJob *, ptrdiff_t n);
+    void (*rnnt_gradient)(const LfRnntJob *, ptrdiff_t task, char *scratch);
     void (*vector_block)(const LfVectorJob *, ptrdiff_t block);
     void (*tile_block)(const LfTileJob *, ptrdiff_t row);      /* brings a row's m, s, xt, dot up to date */
     void (*tile_grad)(const LfTileJob *, ptrdiff_t row);       /* logits become their gradient */

@@ -83,6 +83,19 @@ cdef extern from "lossc.h" nogil:
         int64_t *lengths
         double *score
 
+    ctypedef struct LfRnntJob:
+        LfCtcJob row
+        char *g
+        Py_ssize_t x_u, g_u, steps, N, width
+        const int64_t *frames
+        const int64_t *lengths
+        double clamp
+        double *blank_lp
+        double *label_lp
+        double *alpha
+        double *beta
+        double *loss
+
     size_t lf_ctc_decode_bytes(const LfCtcDecode *)
     int lf_ctc_measure(LfCtcJob *)
     int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)
@@ -146,6 +159,9 @@ cdef extern from "lossc.h" nogil:
         void (*ctc_align_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_greedy)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
         void (*ctc_beam)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
+        void (*rnnt_rows)(const LfRnntJob *, Py_ssize_t, char *) noexcept nogil
+        void (*rnnt_lattice)(const LfRnntJob *, Py_ssize_t) noexcept nogil
+        void (*rnnt_gradient)(const LfRnntJob *, Py_ssize_t, char *) noexcept nogil
         void (*vector_block)(const LfVectorJob *, Py_ssize_t) noexcept nogil
         void (*tile_block)(const LfTileJob *, Py_ssize_t) noexcept nogil
         void (*tile_grad)(const LfTileJob *, Py_ssize_t) noexcept nogil
