@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 import lossfast as lf
 import lossfast.functional as F
+import numpy as np
+import pytest
 from lossfast import _evaluation, cli
 from lossfast._evaluation import _argmax
 from lossfast._tally import ExactSum, Sample

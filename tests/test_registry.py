@@ -27,7 +27,14 @@ TORCH = {
     "softmax": None, "log_softmax": None, "sigmoid": None, "logsigmoid": None, "softplus": None,
 }  # fmt: skip
 ELSEWHERE = {
-    "ctc_align", "ctc_beam_search_decode", "ctc_feasible", "ctc_greedy_decode", "ctc_loss", "ctc_posteriors", "edit_distance", "rnnt_loss",
+    "ctc_align",
+    "ctc_beam_search_decode",
+    "ctc_feasible",
+    "ctc_greedy_decode",
+    "ctc_loss",
+    "ctc_posteriors",
+    "edit_distance",
+    "rnnt_loss",
     "token_error_rate",
 }  # tests of their own: test_ctc*.py
 

@@ -4,10 +4,20 @@ from lossfast._core import get_num_threads, set_num_threads
 from lossfast._config import num_threads, show_config
 from lossfast._gradients import value_and_grad, value_grad_hess
 from lossfast import functional, modules
-from lossfast.functional import *  # noqa: F403
-from lossfast.modules import *  # noqa: F403
+from lossfast.functional import *
+from lossfast.modules import *
 
-__all__ = ["Evaluation", "evaluate", "functional", "get_num_threads", "num_threads", "set_num_threads", "show_config", "value_and_grad", "value_grad_hess"]
+__all__ = [
+    "Evaluation",
+    "evaluate",
+    "functional",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+    "value_and_grad",
+    "value_grad_hess",
+]
 __all__ += functional.__all__ + modules.__all__
 
 

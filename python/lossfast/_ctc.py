@@ -14,9 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def ctc_loss(
-    log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False, *, from_logits=False, out=None
-):
+def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False, *, from_logits=False, out=None):
     r"""Connectionist temporal classification loss: minus the log-probability of a label sequence, summed over all its alignments.
 
     .. math:: \ell_n = -\log \sum_{\pi \in \mathcal{B}^{-1}(y_n)} \prod_{t < T_n} p_{t n \pi_t}
@@ -395,9 +393,7 @@ def token_error_rate(hypotheses, references, hypothesis_lengths=None, reference_
     return int(distances.sum()) / int(lengths.sum()) if lengths.sum() else float("nan")
 
 
-def rnnt_loss(
-    logits, targets, logit_lengths, target_lengths, blank=-1, clamp=-1, reduction="mean", fused_log_softmax=True, *, out=None
-):
+def rnnt_loss(logits, targets, logit_lengths, target_lengths, blank=-1, clamp=-1, reduction="mean", fused_log_softmax=True, *, out=None):
     r"""RNN transducer loss: minus the log-probability of a label sequence, summed over all ways through the lattice of frames and labels.
 
     .. math:: \ell_n = -\log \sum_{\pi} \prod_{(t, u, k) \in \pi} p_{n t u k}

@@ -393,9 +393,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     return _GAUSSIAN(input, target, var, None, reduction, where, out, full, eps)
 
 
-def poisson_nll_loss(
-    input, target, *, log_input=True, full=False, size_average=None, eps=1e-8, reduce=None, reduction="mean", where=None, out=None
-):
+def poisson_nll_loss(input, target, *, log_input=True, full=False, size_average=None, eps=1e-8, reduce=None, reduction="mean", where=None, out=None):
     r"""Negative log likelihood of counts under a Poisson distribution.
 
     .. math:: \ell = \begin{cases} e^x - t\,x & \text{log\_input} \\ x - t \log(x + \varepsilon) & \text{else} \end{cases}

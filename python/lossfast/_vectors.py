@@ -199,9 +199,7 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     return _FOCAL((input,), target, weight, reduction, axis, where, out, gamma, ignore_index=ignore_index)
 
 
-def cosine_embedding_loss(
-    input1, input2, target, *, margin=0.0, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None
-):
+def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None):
     r"""How far pairs of vectors that belong together are from the same direction, and how near the others are.
 
     .. math:: \ell = \begin{cases} 1 - \cos(x_1, x_2) & t = 1 \\ \max(0, \cos(x_1, x_2) - \mathrm{margin}) & t = -1 \end{cases}

@@ -358,9 +358,7 @@ def cross_entropy(
     return _core.class_loss(input, target, weight, ignore_index, reduction, label_smoothing, axis, where, out, False)
 
 
-def nll_loss(
-    input, target, weight=None, *, size_average=None, ignore_index=-100, reduce=None, reduction="mean", axis=None, where=None, out=None
-):
+def nll_loss(input, target, weight=None, *, size_average=None, ignore_index=-100, reduce=None, reduction="mean", axis=None, where=None, out=None):
     r"""Negative log likelihood of class indices under given log-probabilities.
 
     .. math:: \ell_n = -w_{y_n}\, x_{n, y_n}

@@ -139,7 +139,9 @@ class RNNTLoss(Loss):
 
 class _WeightedLoss(Loss):
     def probe(self):
-        shape = np.broadcast_shapes((1,), *(np.shape(weight) for name, weight in vars(self).items() if name.endswith("weight") and weight is not None))
+        shape = np.broadcast_shapes(
+            (1,), *(np.shape(weight) for name, weight in vars(self).items() if name.endswith("weight") and weight is not None)
+        )
         return np.full(shape, 0.5), np.full(shape, 0.5)
 
 

@@ -14,9 +14,7 @@ D. Small inputs count: exact types are tested before anything general is done, a
 cimport cython
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
 from cython.parallel cimport prange
-from libc.math cimport isnan
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from lossc cimport *

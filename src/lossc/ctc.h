@@ -77,11 +77,15 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
                 M[l] = q[c * F + l] > M[l] ? q[c * F + l] : M[l];
         }
     if (j->path) {
-        if (j->from_logits) ctc_emit(q, C, u->classes, M, 1, 1, rest, ties, rough);
-        else ctc_emit(q, C, u->classes, M, 0, 1, rest, ties, rough);
+        if (j->from_logits)
+            ctc_emit(q, C, u->classes, M, 1, 1, rest, ties, rough);
+        else
+            ctc_emit(q, C, u->classes, M, 0, 1, rest, ties, rough);
     } else {
-        if (j->from_logits) ctc_emit(q, C, u->classes, M, 1, 0, rest, ties, rough);
-        else ctc_emit(q, C, u->classes, M, 0, 0, rest, ties, rough);
+        if (j->from_logits)
+            ctc_emit(q, C, u->classes, M, 1, 0, rest, ties, rough);
+        else
+            ctc_emit(q, C, u->classes, M, 0, 0, rest, ties, rough);
     }
     double delta[F];
 #pragma omp simd
@@ -104,10 +108,10 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
 static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, double *q)
 {
     const ptrdiff_t count = u->columns - 1;
-#define CTC_GATHER(code, type, widen)                                                                                                       \
-    case code:                                                                                                                              \
-        for (ptrdiff_t c = 0; c < count; c++)                                                                                               \
-            q[c * F] = widen(*(const type *)(const void *)(x + u->classes[c] * j->x_c));                                                    \
+#define CTC_GATHER(code, type, widen)                                                                                                                \
+    case code:                                                                                                                                       \
+        for (ptrdiff_t c = 0; c < count; c++)                                                                                                        \
+            q[c * F] = widen(*(const type *)(const void *)(x + u->classes[c] * j->x_c));                                                             \
         break;
     switch (j->x_dtype) {
         CTC_GATHER(LF_F16, lf_u16_u, lf_f16_to_f32)
@@ -131,8 +135,10 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
             mu[l] = q[c * F + l] > mu[l] ? q[c * F + l] : mu[l];
     for (int l = 0; l < F; l++)
         mu[l] = mu[l] > -INFINITY ? mu[l] : 0;
-    if (j->path) ctc_emit(q, zero, NULL, mu, 0, 1, rest, nan, rough);
-    else ctc_emit(q, zero, NULL, mu, 0, 0, rest, nan, rough);
+    if (j->path)
+        ctc_emit(q, zero, NULL, mu, 0, 1, rest, nan, rough);
+    else
+        ctc_emit(q, zero, NULL, mu, 0, 0, rest, nan, rough);
     for (int l = 0; l < frames; l++) {
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
         if (j->from_logits) {
@@ -238,7 +244,8 @@ static CtcWork *ctc_work(const LfCtcJob *j, const LfCtcSample *u, int dir, char 
     CtcWork *work = (CtcWork *)memory, other;
     CtcRegion r = {NULL, 0};
     ctc_take(&r, 2, sizeof(CtcWork));
-    if (dir) ctc_layout(&r, j, u, 0, &other);
+    if (dir)
+        ctc_layout(&r, j, u, 0, &other);
     r.base = memory;
     ctc_layout(&r, j, u, dir, &work[dir]);
     return work;
@@ -247,7 +254,8 @@ static CtcWork *ctc_work(const LfCtcJob *j, const LfCtcSample *u, int dir, char 
 static void ctc_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
-    if (u->status == LF_CTC_READY) ctc_first_half(u, dir, j->g != NULL, &ctc_work(j, u, dir, memory)[dir]);
+    if (u->status == LF_CTC_READY)
+        ctc_first_half(u, dir, j->g != NULL, &ctc_work(j, u, dir, memory)[dir]);
 }
 
 static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
@@ -256,10 +264,11 @@ static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
     const CtcWork *w = (const CtcWork *)memory;
     const double shift = ctc_shift(u);
     double e = 0, z = 0;
-    if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e);
+    if (u->status == LF_CTC_READY)
+        z = ctc_meet(u, &w[0].end, &w[1].end, &e);
     const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
     const double eps = j->x_dtype == LF_F16 ? 0x1p-10 : j->x_dtype == LF_BF16 ? 0x1p-7 : j->x_dtype == LF_F32 ? 0x1p-23 : 0x1p-52;
-    const double noise = (j->from_logits ? 0x1p-20 : 16 * eps) * (double)u->steps;   /* of normalised log-probabilities: not below 0 */
+    const double noise = (j->from_logits ? 0x1p-20 : 16 * eps) * (double)u->steps; /* of normalised log-probabilities: not below 0 */
     j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : loss < 0 && loss > -noise ? 0 : loss;
 }
 
@@ -268,7 +277,8 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
     const LfCtcSample *u = &j->sample[n];
     CtcWork *w = (CtcWork *)memory;
     double e, z = 0, shift = 0;
-    if (u->status == LF_CTC_READY) z = ctc_meet(u, &w[0].end, &w[1].end, &e), shift = ctc_shift(u);
+    if (u->status == LF_CTC_READY)
+        z = ctc_meet(u, &w[0].end, &w[1].end, &e), shift = ctc_shift(u);
     const ptrdiff_t middle = u->half * F, from = dir ? 0 : middle, to = dir ? middle : u->steps;
     if (z > 0 && shift == shift) {
         CtcRows rows = {j, u, n, dir, &w[dir]};
@@ -276,8 +286,10 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
     } else {
         ctc_fill(j, n, from, to, shift != shift ? NAN : 0);
     }
-    if (dir == 0) ctc_fill(j, n, u->steps, j->steps, 0);
-    if (j->stream) lf_store_fence();
+    if (dir == 0)
+        ctc_fill(j, n, u->steps, j->steps, 0);
+    if (j->stream)
+        lf_store_fence();
 }
 
 /* Alignments: the halves, then the path from the middle to both ends. */
@@ -287,7 +299,8 @@ static CtcTrace *ctc_traces(const LfCtcJob *j, const LfCtcSample *u, int dir, ch
     CtcRegion r = {NULL, 0};
     (void)j;
     ctc_take(&r, 2, sizeof(CtcTrace));
-    if (dir) ctc_trace_layout(&r, u, 0, &other);
+    if (dir)
+        ctc_trace_layout(&r, u, 0, &other);
     r.base = memory;
     ctc_trace_layout(&r, u, dir, &work[dir]);
     return work;
@@ -296,7 +309,8 @@ static CtcTrace *ctc_traces(const LfCtcJob *j, const LfCtcSample *u, int dir, ch
 static void ctc_align_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
-    if (u->status == LF_CTC_READY) ctc_best_half(u, dir, &ctc_traces(j, u, dir, memory)[dir]);
+    if (u->status == LF_CTC_READY)
+        ctc_best_half(u, dir, &ctc_traces(j, u, dir, memory)[dir]);
 }
 
 static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
@@ -308,8 +322,10 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
     const ptrdiff_t middle = u->half * F, from = dir ? middle : 0, to = dir ? u->steps : middle;
     ptrdiff_t pair[2] = {0, 0};
     int label[2] = {0, 0};
-    if (u->status == LF_CTC_READY) best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label);
-    if (best > -INFINITY) ctc_trace(u, dir, &w[dir], pair[dir], label[dir], path);
+    if (u->status == LF_CTC_READY)
+        best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label);
+    if (best > -INFINITY)
+        ctc_trace(u, dir, &w[dir], pair[dir], label[dir], path);
     for (ptrdiff_t t = from; t < to; t++) {
         if (best > -INFINITY) {
             const ptrdiff_t column = path[t] % 2 ? u->column[0][path[t] / 2] : u->blank * F;
@@ -318,7 +334,8 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
             path[t] = -1, score[t] = -INFINITY;
         }
     }
-    if (dir) return;
+    if (dir)
+        return;
     for (ptrdiff_t t = u->steps; t < j->steps; t++)
         path[t] = -1, score[t] = 0;
     j->loss[n] = best > -INFINITY ? ctc_shift(u) - best : INFINITY;
@@ -340,7 +357,8 @@ static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t ite
             near[i] = NAME(row_shift)(x[i], top);
         x = near;
     }
-    if (!e) e = unused;
+    if (!e)
+        e = unused;
     for (ptrdiff_t i = 0; i < n; i += 8 * LF_LANES) {
         T a[LF_LANES] = {0}, b[LF_LANES] = {0};
         const ptrdiff_t end = n - i < 8 * LF_LANES ? n : i + 8 * LF_LANES;
@@ -365,7 +383,7 @@ static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t ite
             other[l] += a[l], all[l] += b[l];
     }
     const double s = lf_lane_sum(other);
-    *sum = s * ref.f, *ties = ((lf_lane_sum(all) - s) * ref.f + 0x1.8p52) - 0x1.8p52, *factor = ref.f;   /* a maximum is 1 / f */
+    *sum = s * ref.f, *ties = ((lf_lane_sum(all) - s) * ref.f + 0x1.8p52) - 0x1.8p52, *factor = ref.f; /* a maximum is 1 / f */
     return top;
 }
 
@@ -400,12 +418,17 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
         const ptrdiff_t c = r * LF_CTC_RUN, n = C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN;
         const T *a = buffer;
         double part, ties;
-        if (direct) a = (const T *)(const void *)x + c;
-        else NAME(lf_load)(buffer, x + c * j->x_c, j->x_dtype, j->x_c, n);
+        if (direct)
+            a = (const T *)(const void *)x + c;
+        else
+            NAME(lf_load)(buffer, x + c * j->x_c, j->x_dtype, j->x_c, n);
         top[r] = NAME(ctc_run)(a, n, x + (c + n) * j->x_c, j->x_c == item ? item : 0, g ? e + c : NULL, &part, &ties, &factor[r]);
-        if (top[r] > m) s = (s + (count + 1)) * lf_exp_f64(m - top[r]), m = top[r], count = -1;   /* earlier maxima are ordinary now */
-        if (top[r] == m) s += part, count += ties;
-        else s += (part + ties) * lf_exp_f64(top[r] - m);
+        if (top[r] > m)
+            s = (s + (count + 1)) * lf_exp_f64(m - top[r]), m = top[r], count = -1; /* earlier maxima are ordinary now */
+        if (top[r] == m)
+            s += part, count += ties;
+        else
+            s += (part + ties) * lf_exp_f64(top[r] - m);
     }
     *M = m, *S = s = s + count;
     for (ptrdiff_t r = 0; g && r < runs; r++) {
@@ -415,7 +438,8 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++)
             p[i] = p[i] * (T)T_UNSHIFT * f;
-        if (lf_exp_f64(top[r] - m) > 0x1p-5 * (1 + s)) NAME(ctc_refine)(j, x + c * j->x_c, p, n, m, 1 + s, scale / (1 + s));
+        if (lf_exp_f64(top[r] - m) > 0x1p-5 * (1 + s))
+            NAME(ctc_refine)(j, x + c * j->x_c, p, n, m, 1 + s, scale / (1 + s));
         NAME(lf_store)(g + c * j->g_c, j->g_dtype, j->g_c, p, n, j->stream);
     }
 }
@@ -428,24 +452,28 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
     double M[LF_CTC_SLAB][F], S[LF_CTC_SLAB][F];
     if (j->small) {
         for (ptrdiff_t n = first; n < end; n++)
-            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY) ctc_short_rows(j, &j->sample[n], n, b);
+            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
+                ctc_short_rows(j, &j->sample[n], n, b);
         return;
     }
     for (ptrdiff_t l = 0; l < F; l++)
         for (ptrdiff_t n = first; n < end; n++) {
             const LfCtcSample *u = &j->sample[n];
             const ptrdiff_t t = b * F + l;
-            if (t >= u->steps || u->status != LF_CTC_READY) continue;
+            if (t >= u->steps || u->status != LF_CTC_READY)
+                continue;
             const char *x = j->x + t * j->x_t + n * j->x_n;
             double *q = u->q + b * F * u->columns + l;
             char *g = j->g && !j->states ? j->g + t * j->g_t + n * j->g_n : NULL;
             if (j->from_logits)
-                NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l],
-                                   &S[n - first][l], scratch);
-            else if (g) ctc_fill(j, n, t, t + 1, 0);
+                NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l], &S[n - first][l], scratch);
+            else if (g)
+                ctc_fill(j, n, t, t + 1, 0);
             ctc_gather(j, u, x, q);
         }
     for (ptrdiff_t n = first; n < end; n++)
-        if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY) ctc_columns(j, &j->sample[n], b, M[n - first], S[n - first]);
-    if (j->stream) lf_store_fence();
+        if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
+            ctc_columns(j, &j->sample[n], b, M[n - first], S[n - first]);
+    if (j->stream)
+        lf_store_fence();
 }

@@ -601,7 +601,8 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
             raise ValueError("grad_out: overlaps logits")
         call.job.g_n, call.job.g_t, job.g_u, call.job.g_c = [cnp.PyArray_STRIDE(g, n) for n in range(4)]
         job.g, call.job.g_dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
-        call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES and not 0 < job.clamp < 1
+        call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
+    call.job.row_bytes = aligned(<size_t>call.job.C * 8 + (<size_t>call.job.C // 1024 + 1) * 16)   # of a long row: see lf_ctc_measure
     job.row, job.frames, job.lengths, job.loss = call.job, call.frames, call.lengths, loss
     cells = (job.steps + job.width) * job.width
     checked_size((4, job.N, job.steps + job.width, job.width), "logits")
@@ -609,7 +610,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     job.blank_lp = <double *>cnp.PyArray_DATA(lattice)
     job.label_lp, job.beta, job.alpha = job.blank_lp + job.N * cells, job.blank_lp + 2 * job.N * cells, job.blank_lp + 3 * job.N * cells
     threads = threads_for(job.N * job.steps, 2) if <double>cnp.PyArray_SIZE(x) > CTC_SERIAL else 1
-    cdef size_t stride = aligned(<size_t>call.job.C * 8 + (<size_t>call.job.C // 1024 + 1) * 16 + 128)
+    cdef size_t stride = job.row.row_bytes + aligned(<size_t>call.job.C * 8)
     cdef void *memory = allocated(<double>stride * threads + 64)
     with nogil:
         rnnt_tasks(&job, <char *>aligned(<size_t>memory), stride, threads)

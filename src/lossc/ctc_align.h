@@ -9,7 +9,7 @@
 #ifndef LF_CTC_ALIGN_H
 #define LF_CTC_ALIGN_H
 
-#define CTC_BEAM 32   /* pairs that the bound's search looks at */
+#define CTC_BEAM 32 /* pairs that the bound's search looks at */
 #define CTC_NEVER ctc_splat(-INFINITY)
 
 /* Advance `in` through block b; groups from `limit` on are not wanted. States are vectors B, L of each group. */
@@ -21,8 +21,10 @@ INLINE void ctc_best_block(const LfCtcSample *u, const int dir, const ptrdiff_t 
     for (int k = 0; k < F; k++)
         left[k] = CTC_NEVER;
     ctc_range(u, dir, b, in, NULL, out);
-    if (out->hi > limit) out->hi = limit;
-    if (store) store->lo = out->lo * LANES, store->hi = out->hi * LANES;
+    if (out->hi > limit)
+        out->hi = limit;
+    if (store)
+        store->lo = out->lo * LANES, store->hi = out->hi * LANES;
     for (ptrdiff_t v = out->lo; v < out->hi; v++) {
         const ptrdiff_t i = v * LANES;
         const V *state = (const V *)in->m + 2 * v;
@@ -48,9 +50,12 @@ INLINE void ctc_best_block(const LfCtcSample *u, const int dir, const ptrdiff_t 
 static void ctc_best(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, ptrdiff_t limit)
 {
     const ptrdiff_t frames = ctc_frames_in(u, b);
-    if (frames < F || store) ctc_best_block(u, dir, frames, b, in, out, store, limit);
-    else if (dir) ctc_best_block(u, 1, F, b, in, out, NULL, limit);
-    else ctc_best_block(u, 0, F, b, in, out, NULL, limit);
+    if (frames < F || store)
+        ctc_best_block(u, dir, frames, b, in, out, store, limit);
+    else if (dir)
+        ctc_best_block(u, 1, F, b, in, out, NULL, limit);
+    else
+        ctc_best_block(u, 0, F, b, in, out, NULL, limit);
 }
 
 static void ctc_best_start(CtcState *s)
@@ -86,7 +91,8 @@ static double ctc_bound(const LfCtcSample *u, CtcTrace *w)
         ptrdiff_t at = out->lo;
         double best = -INFINITY;
         for (ptrdiff_t v = out->lo; v < out->hi; v++)
-            if (ctc_best_in(out, v) > best) best = ctc_best_in(out, v), at = v;
+            if (ctc_best_in(out, v) > best)
+                best = ctc_best_in(out, v), at = v;
         out->lo = out->lo < at - reach ? at - reach : out->lo;
         out->hi = out->hi > at + reach + 1 ? at + reach + 1 : out->hi;
         in = out;
@@ -122,9 +128,11 @@ static double ctc_best_meet(const LfCtcSample *u, const CtcState *a, const CtcSt
         for (int to = 0; to < 2; to++) {
             const double y = to ? ctc_best_of(b, u->S - 1 - i, 1) : ctc_best_of(b, u->S - i, 0);
             for (int from = 0; from < 3; from++) { /* blank i, label i, label i - 1 */
-                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0)))) continue;
+                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0))))
+                    continue;
                 const double s = y + (from == 2 ? ctc_best_of(a, i - 1, 1) : ctc_best_of(a, i, from));
-                if (!(s > best)) continue;
+                if (!(s > best))
+                    continue;
                 best = s;
                 pair[0] = from == 2 ? i - 1 : i, label[0] = from != 0;
                 pair[1] = to ? u->S - 1 - i : u->S - i, label[1] = to;
@@ -147,7 +155,8 @@ static void ctc_trace(const LfCtcSample *u, int dir, CtcTrace *w, ptrdiff_t i, i
         const ptrdiff_t from = i - (end - first) * F - 1;
         CtcState start = w->checkpoint[g];
         const CtcState *in = &start;
-        if (start.lo * LANES < from) start.lo = from / LANES;
+        if (start.lo * LANES < from)
+            start.lo = from / LANES;
         for (ptrdiff_t j = first; j < end; j++) {
             ctc_best(u, dir, ctc_block(u, dir, j), in, &w->again[j & 1], &w->slot[j - first], i / LANES + 1);
             in = &w->again[j & 1];
@@ -166,11 +175,14 @@ static void ctc_trace(const LfCtcSample *u, int dir, CtcTrace *w, ptrdiff_t i, i
                     v[0] = ctc_kept(u, s, f, i, 0), v[1] = ctc_kept(u, s, f, i, 1), v[2] = ctc_kept(u, s, f, i - 1, 1);
                 }
                 if (!label) {
-                    if (v[2] > v[0]) i--, label = 1;
+                    if (v[2] > v[0])
+                        i--, label = 1;
                 } else {
                     const int skips = u->skip[dir][i] > 0 && v[2] > v[1] && v[2] > v[0];
-                    if (skips) i--;
-                    else label = v[1] >= v[0];
+                    if (skips)
+                        i--;
+                    else
+                        label = v[1] >= v[0];
                 }
             }
         }

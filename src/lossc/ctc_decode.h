@@ -40,8 +40,10 @@ static void ctc_greedy(const LfCtcDecode *j, ptrdiff_t n, char *memory)
         ptrdiff_t c = 0;
         while (c < j->C && row[c] != top)
             c++;
-        if (c == j->C) c = j->blank; /* a row of NaN */
-        if (c != j->blank && c != last) out[length++] = (int32_t)c;
+        if (c == j->C)
+            c = j->blank; /* a row of NaN */
+        if (c != j->blank && c != last)
+            out[length++] = (int32_t)c;
         last = c, score += top - lse;
     }
     j->lengths[n] = length, j->score[n] = score;
@@ -57,8 +59,10 @@ static void ranked_sink(CtcRanked *heap, ptrdiff_t n, ptrdiff_t i)
 {
     const CtcRanked v = heap[i];
     for (ptrdiff_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && ranked_after(heap[child + 1], heap[child])) child++;
-        if (!ranked_after(heap[child], v)) break;
+        if (child + 1 < n && ranked_after(heap[child + 1], heap[child]))
+            child++;
+        if (!ranked_after(heap[child], v))
+            break;
         heap[i] = heap[child];
     }
     heap[i] = v;
@@ -67,7 +71,8 @@ static void ranked_sink(CtcRanked *heap, ptrdiff_t n, ptrdiff_t i)
 static ptrdiff_t ranked_offer(CtcRanked *heap, ptrdiff_t n, ptrdiff_t most, CtcRanked v)
 {
     if (n == most) {
-        if (ranked_after(heap[0], v)) heap[0] = v, ranked_sink(heap, n, 0);
+        if (ranked_after(heap[0], v))
+            heap[0] = v, ranked_sink(heap, n, 0);
         return n;
     }
     ptrdiff_t i = n;
@@ -99,7 +104,8 @@ static int32_t trie_find(const CtcBeam *b, int32_t node, int32_t label, size_t *
     size_t i = trie_start(b, node, label);
     for (; b->table[i] >= 0; i = (i + 1) & b->mask) {
         const int32_t child = b->table[i];
-        if (b->parent[child] == node && b->label[child] == label) return *at = i, child;
+        if (b->parent[child] == node && b->label[child] == label)
+            return *at = i, child;
     }
     return *at = i, -1;
 }
@@ -131,22 +137,26 @@ static ptrdiff_t beam_candidates(const LfCtcDecode *j, CtcBeam *b, const double 
     ptrdiff_t classes = 0, count = 0, kept = 0;
     size_t at;
     for (ptrdiff_t c = 0; c < j->C; c++)
-        if (c != j->blank && row[c] > -INFINITY) classes = ranked_offer(b->rank, classes, b->width + 1, (CtcRanked){row[c], (int32_t)c});
+        if (c != j->blank && row[c] > -INFINITY)
+            classes = ranked_offer(b->rank, classes, b->width + 1, (CtcRanked){row[c], (int32_t)c});
     ranked_sort(b->rank, classes);
     for (ptrdiff_t k = 0; k < b->n; k++) {
         const double total = log_add(b->prefix[k].next_blank, b->prefix[k].next_label);
         b->entry[count] = (int32_t)k, b->extend[count] = -1;
-        if (total > -INFINITY) kept = ranked_offer(b->best, kept, b->width, (CtcRanked){total, (int32_t)count});
+        if (total > -INFINITY)
+            kept = ranked_offer(b->best, kept, b->width, (CtcRanked){total, (int32_t)count});
         count++;
     }
     for (ptrdiff_t k = 0; k < b->n; k++)
         for (ptrdiff_t r = 0; r < classes && (k + 1) * r <= b->width; r++) {
             const CtcPrefix *p = &b->prefix[k];
             const int32_t c = b->rank[r].id, child = trie_find(b, p->node, c, &at);
-            if (child >= 0 && b->slot[child] >= 0) continue;
+            if (child >= 0 && b->slot[child] >= 0)
+                continue;
             const double total = (p->node && b->label[p->node] == c ? p->by_blank : p->total) + (row[c] - lse);
             b->entry[count] = (int32_t)k, b->extend[count] = c;
-            if (total > -INFINITY) kept = ranked_offer(b->best, kept, b->width, (CtcRanked){total, (int32_t)count});
+            if (total > -INFINITY)
+                kept = ranked_offer(b->best, kept, b->width, (CtcRanked){total, (int32_t)count});
             count++;
         }
     ranked_sort(b->best, kept);

@@ -17,18 +17,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LF_CTC_FRAMES 8      /* in a block: frames between two renormalisations, and the unit of storage */
-#define LF_CTC_SMALL_C 128   /* up to here whole rows are kept as probabilities, beyond the columns of labels only */
-#define LF_CTC_SLAB 64       /* samples in a task that reads rows */
-#define LF_CTC_RUN 1024      /* classes in hand in a long row */
+#define LF_CTC_FRAMES 8    /* in a block: frames between two renormalisations, and the unit of storage */
+#define LF_CTC_SMALL_C 128 /* up to here whole rows are kept as probabilities, beyond the columns of labels only */
+#define LF_CTC_SLAB 64     /* samples in a task that reads rows */
+#define LF_CTC_RUN 1024    /* classes in hand in a long row */
 
 enum { LF_CTC_READY, LF_CTC_INFEASIBLE };
 
 /* One sample. A pair is a blank and the label after it: pair i of S + 1, the last without label. Columns are classes (small C) or the distinct
  * classes of the labels (large C), then one of probability 0 that padding refers to. Index d is the direction: 1 reads time and labels backward. */
 typedef struct {
-    ptrdiff_t steps, S;               /* frames, labels */
-    ptrdiff_t pairs, width;           /* S + 1 rounded up; a row of stored pairs with its margins */
+    ptrdiff_t steps, S;     /* frames, labels */
+    ptrdiff_t pairs, width; /* S + 1 rounded up; a row of stored pairs with its margins */
     ptrdiff_t blocks, half, columns, blank;
     int status;
     int32_t *column[2];               /* of label i, times 8: where its emissions start in a block */
@@ -42,27 +42,27 @@ typedef struct {
     uint8_t *rough;                   /* by block: an emission is 0, too small for a double, or NaN */
     ptrdiff_t group;                  /* blocks between two checkpoints */
     ptrdiff_t groups;
-    int keep;                         /* the first passes store every frame: no checkpoints needed */
+    int keep; /* the first passes store every frame: no checkpoints needed */
 } LfCtcSample;
 
 typedef struct {
-    const char *x;                    /* logits or log-probabilities */
-    char *g;                          /* gradient, or NULL; with `states` the occupancies of the 2 S + 1 states, g_c from state to state */
+    const char *x; /* logits or log-probabilities */
+    char *g;       /* gradient, or NULL; with `states` the occupancies of the 2 S + 1 states, g_c from state to state */
     int x_dtype, g_dtype;
-    ptrdiff_t x_t, x_n, x_c, g_t, g_n, g_c;   /* byte strides of frame, sample, class */
-    ptrdiff_t steps, N, C, blank;     /* steps: frames of the arrays */
+    ptrdiff_t x_t, x_n, x_c, g_t, g_n, g_c; /* byte strides of frame, sample, class */
+    ptrdiff_t steps, N, C, blank;           /* steps: frames of the arrays */
     int from_logits, states;
-    int stream;                       /* the gradient goes past the caches */
-    const int64_t *frames, *lengths;  /* per sample: frames and labels that count */
-    const double *scale;              /* per sample: factor of its gradient */
-    double *loss;                     /* per sample */
-    int32_t *labels;                  /* all samples' ids, one after the other */
-    int32_t *path;                    /* alignment: state 2 i (blank i) or 2 i + 1 (label i) of each frame, [N][steps]; -1 where there is none */
-    double *score;                    /* with it: log-probabilities along the path, [N][steps] */
+    int stream;                      /* the gradient goes past the caches */
+    const int64_t *frames, *lengths; /* per sample: frames and labels that count */
+    const double *scale;             /* per sample: factor of its gradient */
+    double *loss;                    /* per sample */
+    int32_t *labels;                 /* all samples' ids, one after the other */
+    int32_t *path;                   /* alignment: state 2 i (blank i) or 2 i + 1 (label i) of each frame, [N][steps]; -1 where there is none */
+    double *score;                   /* with it: log-probabilities along the path, [N][steps] */
 
     /* from here on: lf_ctc_measure() and lf_ctc_plan() */
     int small;
-    ptrdiff_t slab;                   /* samples in a row task */
+    ptrdiff_t slab; /* samples in a row task */
     ptrdiff_t row_tasks;
     size_t plan_bytes, lattice_bytes, row_bytes;
     LfCtcSample *sample;
@@ -74,22 +74,22 @@ typedef struct {
     int x_dtype;
     ptrdiff_t x_t, x_n, x_c, steps, N, C, blank;
     int from_logits;
-    ptrdiff_t width, top;             /* beam search (width > 0): prefixes kept, and how many of them are wanted */
+    ptrdiff_t width, top; /* beam search (width > 0): prefixes kept, and how many of them are wanted */
     const int64_t *frames;
-    int32_t *labels;                  /* [N][top][steps], -1 beyond the length */
-    int64_t *lengths;                 /* [N][top] */
-    double *score;                    /* log-probabilities: [N][top] */
+    int32_t *labels;  /* [N][top][steps], -1 beyond the length */
+    int64_t *lengths; /* [N][top] */
+    double *score;    /* log-probabilities: [N][top] */
 } LfCtcDecode;
 
 /* RNN-T: rnnt_rows(job, i, scratch) for i < N steps, rnnt_lattice(job, n) for n < N, rnnt_gradient(job, i, scratch) for i < N steps; scratch:
- * row_bytes for each thread. Arrays are doubles, (steps + width) width for each sample. */
+ * row.row_bytes, then a row of doubles, for each thread. Arrays are doubles, (steps + width) width for each sample. */
 typedef struct {
-    LfCtcJob row;                     /* x, g, their strides but that of u, C, blank, from_logits, stream, scale; labels [N][width - 2] */
-    char *g;                          /* gradient, or NULL */
+    LfCtcJob row; /* x, g, their strides but that of u, C, blank, from_logits, stream, scale; labels [N][width - 2] */
+    char *g;      /* gradient, or NULL */
     ptrdiff_t x_u, g_u;
-    ptrdiff_t steps, N, width;        /* width: labels + 2 */
+    ptrdiff_t steps, N, width; /* width: labels + 2 */
     const int64_t *frames, *lengths;
-    double clamp;                     /* of gradients, if positive */
+    double clamp; /* of gradients, if positive */
     double *blank_lp, *label_lp, *alpha, *beta;
     double *loss;
 } LfRnntJob;

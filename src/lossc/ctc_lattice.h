@@ -35,19 +35,19 @@
 #include "ctc_vector.h"
 
 #define F LF_CTC_FRAMES
-#define EMPTY -0x1p1000   /* exponent of 0: below all others, and differences are finite */
+#define EMPTY -0x1p1000 /* exponent of 0: below all others, and differences are finite */
 #define SLOPE 56.0
 #define TINY 0x1p-440
-#define MAX_SCALE 480.0   /* of occupancies: (2^462) 2^480 is finite */
+#define MAX_SCALE 480.0 /* of occupancies: (2^462) 2^480 is finite */
 
 /* ---- states, stored frames, occupancies ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const CtcStored *stored;
-    double scale, exponent;     /* 1/Z = scale 2^-exponent */
-    double *column;             /* [column][frame]: sum of occupancies */
-    double *last;               /* by pair: occupancy in the last frame of the block */
-    double *states;             /* [frame][blank, label][pair]: occupancies, or NULL; by ctc_exact only */
+    double scale, exponent; /* 1/Z = scale 2^-exponent */
+    double *column;         /* [column][frame]: sum of occupancies */
+    double *last;           /* by pair: occupancy in the last frame of the block */
+    double *states;         /* [frame][blank, label][pair]: occupancies, or NULL; by ctc_exact only */
 } CtcOccupancy;
 
 INLINE double *ctc_row(const LfCtcSample *u, const CtcStored *s, int frame, int label, int exponent)
@@ -126,11 +126,14 @@ INLINE void ctc_range(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
 {
     const ptrdiff_t n = ctc_frames_before(u, dir, b), end = n + ctc_frames_in(u, b);
     ptrdiff_t lo = in->lo, hi = in->hi + F / LANES, groups = u->pairs / LANES;
-    if (hi > groups) hi = groups;
+    if (hi > groups)
+        hi = groups;
     if (o) { /* group v meets stored pairs S - 1 - i and S - i, LANES v <= i < LANES (v + 1) */
-        ptrdiff_t first = u->S - o->stored->hi - 1, last = u->S - o->stored->lo;    /* pairs that matter, and the one that feeds them */
-        if (first > 0 && lo < first / LANES) lo = first / LANES;
-        if (hi > last / LANES + 1) hi = last < 0 ? 0 : last / LANES + 1;
+        ptrdiff_t first = u->S - o->stored->hi - 1, last = u->S - o->stored->lo; /* pairs that matter, and the one that feeds them */
+        if (first > 0 && lo < first / LANES)
+            lo = first / LANES;
+        if (hi > last / LANES + 1)
+            hi = last < 0 ? 0 : last / LANES + 1;
     }
     while (lo < hi && u->need_l[dir][lo * LANES + LANES - 1] > u->steps - n)
         lo++;
@@ -164,7 +167,8 @@ INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, cons
     const double *pb = q + u->blank * F;
 
     ctc_range(u, dir, b, in, o, out);
-    if (store) ctc_open_store(u, store, out->lo, out->hi, 0);
+    if (store)
+        ctc_open_store(u, store, out->lo, out->hi, 0);
     for (ptrdiff_t v = out->lo; v < out->hi; v++) {
         const ptrdiff_t i = v * LANES;
         V B, L, oB, oL, eB, eL;
@@ -280,7 +284,8 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
 
     ctc_split(u, b, split);
     ctc_range(u, dir, b, in, o, out);
-    if (store) ctc_open_store(u, store, out->lo, out->hi, 1);
+    if (store)
+        ctc_open_store(u, store, out->lo, out->hi, 1);
     for (ptrdiff_t v = out->lo; v < out->hi; v++) {
         const ptrdiff_t i = v * LANES;
         V B, L, eB, eL, p[F], e[F], g[F];
@@ -306,7 +311,7 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
                 const double *rL = ctc_row(u, o->stored, f, 1, 0) + u->S - 1 - i - (LANES - 1);
                 const ptrdiff_t to_e = (o->stored->exact ? F : F - f) * 2 * u->width;
                 const V dB = eB + ctc_reversed(rB + to_e) - o->exponent, dL = eL + ctc_reversed(rL + to_e) - o->exponent;
-                const V tB = ctc_reversed(rB) * ctc_pow2(ctc_min(dB, ctc_splat(1022)));   /* beyond that one of both is 0 */
+                const V tB = ctc_reversed(rB) * ctc_pow2(ctc_min(dB, ctc_splat(1022))); /* beyond that one of both is 0 */
                 const V tL = ctc_reversed(rL) * ctc_pow2(ctc_min(dL, ctc_splat(1022)));
                 const V gB = tB * (B * o->scale);
                 g[f] = tL * (L * o->scale);
@@ -315,7 +320,8 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
                     *(V *)(o->states + 2 * f * u->pairs + i) = gB;
                     *(V *)(o->states + (2 * f + 1) * u->pairs + i) = g[f];
                 }
-                if (k == frames - 1) *(V *)(o->last + i) = gB + g[f];
+                if (k == frames - 1)
+                    *(V *)(o->last + i) = gB + g[f];
             }
             B *= pb[f], L *= p[f];
             eB += pb[size + f], eL += e[f];
@@ -329,7 +335,8 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
             }
         }
         ctc_save_state(out, v, B, L, eB, eL);
-        if (o) ctc_collect(o->column, g, u->column[dir] + i);
+        if (o)
+            ctc_collect(o->column, g, u->column[dir] + i);
     }
     if (o)
         for (int f = 0; f < F; f++)
@@ -339,8 +346,10 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
 /* The instances of ctc_fast_block. */
 static int ctc_fast(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o)
 {
-    if (o) return dir ? ctc_fast_block(u, 1, b, in, out, NULL, o) : ctc_fast_block(u, 0, b, in, out, NULL, o);
-    if (store) return dir ? ctc_fast_block(u, 1, b, in, out, store, NULL) : ctc_fast_block(u, 0, b, in, out, store, NULL);
+    if (o)
+        return dir ? ctc_fast_block(u, 1, b, in, out, NULL, o) : ctc_fast_block(u, 0, b, in, out, NULL, o);
+    if (store)
+        return dir ? ctc_fast_block(u, 1, b, in, out, store, NULL) : ctc_fast_block(u, 0, b, in, out, store, NULL);
     return dir ? ctc_fast_block(u, 1, b, in, out, NULL, NULL) : ctc_fast_block(u, 0, b, in, out, NULL, NULL);
 }
 
@@ -355,8 +364,10 @@ static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcStat
                        double *split, CtcPace *pace)
 {
     const size_t size = (size_t)u->columns * F * sizeof(double);
-    if (o) memset(o->column, 0, size);
-    if (o && o->states) memset(o->states, 0, 2 * (size_t)u->pairs * F * sizeof(double));
+    if (o)
+        memset(o->column, 0, size);
+    if (o && o->states)
+        memset(o->states, 0, 2 * (size_t)u->pairs * F * sizeof(double));
     if (!u->rough[b] && ctc_frames_in(u, b) == F && !(o && (o->stored->exact || o->states))) {
         if (pace->hold > 0) {
             pace->hold--;
@@ -366,7 +377,8 @@ static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcStat
         } else {
             pace->span = pace->span < 15 ? 2 * pace->span + 1 : 15;
             pace->hold = pace->span;
-            if (o) memset(o->column, 0, size);
+            if (o)
+                memset(o->column, 0, size);
         }
     }
     ctc_exact(u, dir, b, in, out, store, o, split);
@@ -387,8 +399,7 @@ static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork 
     for (ptrdiff_t j = 0; j < count; j++) {
         const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
         CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
-        w->hard[j] = (uint8_t)ctc_advance(u, dir, ctc_block(u, dir, j), in, out, gradient && u->keep ? &w->slot[j] : NULL,
-                                         NULL, w->split, &pace);
+        w->hard[j] = (uint8_t)ctc_advance(u, dir, ctc_block(u, dir, j), in, out, gradient && u->keep ? &w->slot[j] : NULL, NULL, w->split, &pace);
         in = out;
     }
     w->end = *in;
@@ -398,7 +409,8 @@ static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork 
 INLINE double ctc_state_of(const CtcState *s, ptrdiff_t i, int label, double *e)
 {
     const ptrdiff_t v = i / LANES, l = i % LANES;
-    if (i < 0 || v < s->lo || v >= s->hi) return *e = EMPTY, 0;
+    if (i < 0 || v < s->lo || v >= s->hi)
+        return *e = EMPTY, 0;
     const double *a = s->m + 4 * LANES * v + l;
     *e = a[(2 + label) * LANES];
     return a[label * LANES];
@@ -413,16 +425,20 @@ static double ctc_meet(const LfCtcSample *u, const CtcState *a, const CtcState *
         const double y[2] = {ctc_state_of(b, u->S - i, 0, &t[0]), ctc_state_of(b, u->S - 1 - i, 1, &t[1])};
         for (int to = 0; to < 2; to++)
             for (int from = 0; from < 3; from++) { /* blank i, label i, label i - 1 */
-                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0)))) continue;
+                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0))))
+                    continue;
                 double m = x[from] * y[to];
-                if (!(m > 0)) continue;
+                if (!(m > 0))
+                    continue;
                 V mm = ctc_splat(m), ee = ctc_splat(e[from] + t[to]);
                 ctc_normalise(&mm, &ee);
-                if (ee[0] > top) sum *= ctc_pow2(ctc_splat(top - ee[0]))[0], top = ee[0];
+                if (ee[0] > top)
+                    sum *= ctc_pow2(ctc_splat(top - ee[0]))[0], top = ee[0];
                 sum += mm[0] * ctc_pow2(ee - top)[0];
             }
     }
-    if (!(sum > 0)) return *exponent = 0, 0;
+    if (!(sum > 0))
+        return *exponent = 0, 0;
     V m = ctc_splat(sum), e = ctc_splat(top);
     ctc_normalise(&m, &e);
     *exponent = e[0];
@@ -436,14 +452,18 @@ static void ctc_again(const LfCtcSample *u, int dir, ptrdiff_t g, const CtcState
     const ptrdiff_t count = ctc_half_blocks(u, 1 - dir), first = g * u->group, end = first + u->group < count ? first + u->group : count;
     const ptrdiff_t low = u->S - 1 - (state->hi * LANES + (end - first) * F), high = u->S - state->lo * LANES;
     CtcState clip = other->checkpoint[g];
-    if (low > clip.lo * LANES) clip.lo = low / LANES;
-    if (clip.hi > high / LANES + 1) clip.hi = high / LANES + 1;
+    if (low > clip.lo * LANES)
+        clip.lo = low / LANES;
+    if (clip.hi > high / LANES + 1)
+        clip.hi = high / LANES + 1;
     const CtcState *in = &clip;
     for (ptrdiff_t j = first; j < end; j++) {
         CtcState *out = &w->again[j & 1];
         const ptrdiff_t b = ctc_block(u, 1 - dir, j);
-        if (other->hard[j]) ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, w->split);
-        else ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL);
+        if (other->hard[j])
+            ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, w->split);
+        else
+            ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL);
         in = out;
     }
 }
@@ -466,7 +486,8 @@ static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const Ctc
     for (ptrdiff_t j = ctc_half_blocks(u, 1 - dir) - 1; j >= 0; j--) {
         const ptrdiff_t b = ctc_block(u, 1 - dir, j);
         CtcState *out = &w->rest[j & 1];
-        if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1)) ctc_again(u, dir, j / u->group, in, other, w);
+        if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1))
+            ctc_again(u, dir, j / u->group, in, other, w);
         const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last, w->states};
         ctc_advance(u, dir, b, in, out, NULL, &o, w->split, &pace);
         ctc_prune(out, w->last);

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-#define KEEP_BYTES ((size_t)3 << 20)         /* a sample whose frames take no more than this keeps them all */
-#define CHECKPOINT_BYTES ((size_t)32 << 20)  /* of one direction, as long as that is possible with groups of no more than 64 blocks */
+#define KEEP_BYTES ((size_t)3 << 20)        /* a sample whose frames take no more than this keeps them all */
+#define CHECKPOINT_BYTES ((size_t)32 << 20) /* of one direction, as long as that is possible with groups of no more than 64 blocks */
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -60,13 +60,16 @@ int lf_ctc_measure(LfCtcJob *j)
         CtcWork w;
         CtcTrace t;
         CtcRegion r = {NULL, 0};
-        if (j->lengths[n] >= INT32_MAX / 4) huge = 1; /* bounds are int32_t */
+        if (j->lengths[n] >= INT32_MAX / 4)
+            huge = 1; /* bounds are int32_t */
         sample_shape(j, &u, n);
         take_sample(&plan, j, &u);
         ctc_take(&r, 2, j->path ? sizeof(CtcTrace) : sizeof(CtcWork));
         for (int d = 0; d < 2; d++) {
-            if (j->path) ctc_trace_layout(&r, &u, d, &t);
-            else ctc_layout(&r, j, &u, d, &w);
+            if (j->path)
+                ctc_trace_layout(&r, &u, d, &t);
+            else
+                ctc_layout(&r, j, &u, d, &w);
         }
         lattice = max_size(lattice, r.used);
     }
@@ -80,8 +83,10 @@ size_t lf_ctc_decode_bytes(const LfCtcDecode *j)
     CtcRegion r = {NULL, 0};
     CtcBeam b;
     double *row;
-    if (j->width > 0) ctc_beam_layout(&r, j, &b, &row);
-    else ctc_take(&r, (size_t)j->C, sizeof(double));
+    if (j->width > 0)
+        ctc_beam_layout(&r, j, &b, &row);
+    else
+        ctc_take(&r, (size_t)j->C, sizeof(double));
     return r.used;
 }
 
@@ -98,7 +103,8 @@ static void sample_columns(const LfCtcJob *j, LfCtcSample *u, const int32_t *lab
     } else {
         u->blank = 0, u->classes[used] = (int32_t)j->blank, seen[j->blank] = (int32_t)used++;
         for (ptrdiff_t i = 0; i < u->S; i++) {
-            if (seen[label[i]] < 0) u->classes[used] = label[i], seen[label[i]] = (int32_t)used++;
+            if (seen[label[i]] < 0)
+                u->classes[used] = label[i], seen[label[i]] = (int32_t)used++;
             u->column[0][i] = seen[label[i]] * LF_CTC_FRAMES;
         }
         for (ptrdiff_t c = 0; c < used; c++)
@@ -124,7 +130,8 @@ static void sample_bounds(LfCtcSample *u, const int32_t *label)
             frames += in ? 1 + repeat : 0;
             u->reach_l[d][i] = in ? frames : INT32_MAX;
         }
-        if (d == 0) u->status = u->steps < frames ? LF_CTC_INFEASIBLE : LF_CTC_READY;
+        if (d == 0)
+            u->status = u->steps < frames ? LF_CTC_INFEASIBLE : LF_CTC_READY;
     }
     /* what is needed to the end is what the other direction needs up to and including the same state, less that frame */
     for (int d = 0; d < 2; d++)
@@ -144,12 +151,12 @@ int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t
         for (ptrdiff_t s = 0; s < (ptrdiff_t)j->lengths[n]; s++) {
             const char *p = src + at[n] + s * step;
             int64_t v = 0;
-#define CTC_ID(code, type)                                                                                                                  \
-    case code: {                                                                                                                            \
-        type id;                                                                                                                            \
-        memcpy(&id, p, sizeof id);                                                                                                          \
-        v = (int64_t)id;                                                                                                                    \
-        break;                                                                                                                              \
+#define CTC_ID(code, type)                                                                                                                           \
+    case code: {                                                                                                                                     \
+        type id;                                                                                                                                     \
+        memcpy(&id, p, sizeof id);                                                                                                                   \
+        v = (int64_t)id;                                                                                                                             \
+        break;                                                                                                                                       \
     }
             switch (dtype) {
                 CTC_ID(LF_I8, int8_t)
@@ -163,7 +170,8 @@ int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t
                 CTC_ID(LF_U64, uint64_t)
             }
 #undef CTC_ID
-            if (v < 0 || v >= j->C) return *sample = n, *position = s, *value = v, 1;
+            if (v < 0 || v >= j->C)
+                return *sample = n, *position = s, *value = v, 1;
             *out++ = (int32_t)v;
         }
     return 0;
@@ -175,7 +183,8 @@ void lf_ctc_plan(LfCtcJob *j, char *memory)
     CtcRegion r = {memory, 0};
     j->sample = ctc_take(&r, (size_t)j->N, sizeof(LfCtcSample));
     int32_t *seen = ctc_take(&r, (size_t)j->C, sizeof(int32_t));
-    if (!j->small) memset(seen, 0xff, (size_t)j->C * sizeof(int32_t));
+    if (!j->small)
+        memset(seen, 0xff, (size_t)j->C * sizeof(int32_t));
     const int32_t *label = j->labels;
     for (ptrdiff_t n = 0; n < j->N; n++) {
         LfCtcSample *u = &j->sample[n];

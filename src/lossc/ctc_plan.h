@@ -22,19 +22,19 @@ typedef struct {
 
 /* What one direction of one sample works in. */
 typedef struct {
-    CtcState half[2], rest[2], again[2];   /* each pair alternates; `again` recomputes the other direction's frames */
-    CtcState end;                          /* of the first half: one of the above or a checkpoint */
-    CtcState *checkpoint;                  /* before each group of blocks */
-    CtcStored *slot;                       /* keep: one for each block of the half; else one for each block of a group of the other's */
-    uint8_t *hard;                         /* by block of the half: done by ctc_exact */
-    double *column, *last, *split;         /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
-    double *states;                        /* occupancies [frame][blank, label][pair] of a block, or NULL */
+    CtcState half[2], rest[2], again[2]; /* each pair alternates; `again` recomputes the other direction's frames */
+    CtcState end;                        /* of the first half: one of the above or a checkpoint */
+    CtcState *checkpoint;                /* before each group of blocks */
+    CtcStored *slot;                     /* keep: one for each block of the half; else one for each block of a group of the other's */
+    uint8_t *hard;                       /* by block of the half: done by ctc_exact */
+    double *column, *last, *split;       /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
+    double *states;                      /* occupancies [frame][blank, label][pair] of a block, or NULL */
 } CtcWork;
 
 /* The same for an alignment. */
-#define CTC_TRACE_GROUP 4   /* blocks between two checkpoints */
+#define CTC_TRACE_GROUP 4 /* blocks between two checkpoints */
 typedef struct {
-    CtcState half[2], again[2], end;   /* again: of groups computed once more */
+    CtcState half[2], again[2], end; /* again: of groups computed once more */
     CtcState *checkpoint;
     CtcStored slot[CTC_TRACE_GROUP];
 } CtcTrace;
@@ -80,7 +80,8 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
     w->checkpoint = ctc_take(r, groups, sizeof *w->checkpoint);
     for (size_t g = 0; g < groups; g++) {
         double *m = ctc_take(r, (size_t)u->pairs * 4, sizeof(double));
-        if (r->base) w->checkpoint[g].m = m;
+        if (r->base)
+            w->checkpoint[g].m = m;
     }
     w->column = ctc_take(r, gradient ? columns : 0, sizeof(double));
     w->last = ctc_take(r, gradient ? (size_t)u->pairs : 0, sizeof(double));
@@ -88,7 +89,8 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
     w->slot = ctc_take(r, slots, sizeof *w->slot);
     for (size_t k = 0; k < slots; k++) {
         double *rows = ctc_take(r, slot_size, sizeof(double));
-        if (r->base) w->slot[k].rows = rows;
+        if (r->base)
+            w->slot[k].rows = rows;
     }
 }
 
@@ -104,7 +106,8 @@ static inline void ctc_trace_layout(CtcRegion *r, const LfCtcSample *u, int dir,
     w->checkpoint = ctc_take(r, checkpoints, sizeof *w->checkpoint);
     for (size_t g = 0; g < checkpoints; g++) {
         double *m = ctc_take(r, state, sizeof(double));
-        if (r->base) w->checkpoint[g].m = m;
+        if (r->base)
+            w->checkpoint[g].m = m;
     }
 }
 
@@ -121,10 +124,10 @@ typedef struct {
 
 /* What a beam search works in. Node 0 of the trie is the empty prefix. */
 typedef struct {
-    CtcPrefix *prefix, *next;                 /* the beam, best first; n of them */
-    CtcRanked *rank, *best;                   /* classes of a frame, and candidates, best first */
-    int32_t *entry, *extend;                  /* of candidates: place in the beam, and class to add or -1 */
-    int32_t *parent, *label, *slot, *table;   /* by node: place in the beam or -1; hash table of nodes */
+    CtcPrefix *prefix, *next;               /* the beam, best first; n of them */
+    CtcRanked *rank, *best;                 /* classes of a frame, and candidates, best first */
+    int32_t *entry, *extend;                /* of candidates: place in the beam, and class to add or -1 */
+    int32_t *parent, *label, *slot, *table; /* by node: place in the beam or -1; hash table of nodes */
     size_t mask;
     int shift;
     int32_t nodes;
@@ -138,7 +141,8 @@ static inline void ctc_beam_layout(CtcRegion *r, const LfCtcDecode *j, CtcBeam *
     for (size_t k = 1; k <= width; k++)
         candidates += width / k + 1;
     b->width = j->width;
-    for (b->shift = 60; b->shift > 1 && (size_t)1 << (64 - b->shift) < 2 * nodes; b->shift--) {}
+    for (b->shift = 60; b->shift > 1 && (size_t)1 << (64 - b->shift) < 2 * nodes; b->shift--) {
+    }
     b->mask = ((size_t)1 << (64 - b->shift)) - 1;
     *row = ctc_take(r, (size_t)j->C, sizeof(double));
     b->prefix = ctc_take(r, width, sizeof(CtcPrefix)), b->next = ctc_take(r, width, sizeof(CtcPrefix));

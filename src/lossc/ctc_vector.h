@@ -114,11 +114,11 @@ INLINE V ctc_exponent(V m) { return (V)(((VI)m >> 52) | (VI)ctc_splat(0x1p52)) -
 INLINE V ctc_mantissa(V m) { return (V)(((VI)m & 0xfffffffffffff) | (VI)ctc_splat(1)); }
 
 /* a[i][j] <-> a[j][i]. */
-#define CTC_STAGE(h, LO, HI)                                                                                                                \
-    for (int i = 0; i < LANES; i++)                                                                                                         \
-        if (!(i & h)) {                                                                                                                     \
-            const V lo = CTC_SHUFFLE(a[i], a[i + h], LO), hi = CTC_SHUFFLE(a[i], a[i + h], HI);                                             \
-            a[i] = lo, a[i + h] = hi;                                                                                                       \
+#define CTC_STAGE(h, LO, HI)                                                                                                                         \
+    for (int i = 0; i < LANES; i++)                                                                                                                  \
+        if (!(i & h)) {                                                                                                                              \
+            const V lo = CTC_SHUFFLE(a[i], a[i + h], LO), hi = CTC_SHUFFLE(a[i], a[i + h], HI);                                                      \
+            a[i] = lo, a[i + h] = hi;                                                                                                                \
         }
 #define CTC_LIST(...) __VA_ARGS__
 

@@ -23,43 +23,43 @@ const int lf_loss_params[] = {
 #undef ELEM
 const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
 
-#define KERNELS(isa_)                                                                                                                      \
-    void lf_elem_block_##isa_(const LfElemJob *, ptrdiff_t);                                                                               \
-    void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                           \
-    void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                 \
-    void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                               \
-    void lf_ctc_rows_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                          \
-    void lf_ctc_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                     \
-    void lf_ctc_loss_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                          \
-    void lf_ctc_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                     \
-    void lf_ctc_align_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
-    void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                               \
-    void lf_ctc_greedy_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                     \
-    void lf_ctc_beam_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                       \
-    void lf_rnnt_rows_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                        \
-    void lf_rnnt_lattice_##isa_(const LfRnntJob *, ptrdiff_t);                                                                             \
-    void lf_rnnt_gradient_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                    \
-    void lf_vector_block_##isa_(const LfVectorJob *, ptrdiff_t);                                                                           \
-    void lf_tile_block_##isa_(const LfTileJob *, ptrdiff_t);                                                                               \
-    void lf_tile_grad_##isa_(const LfTileJob *, ptrdiff_t);                                                                                \
-    static const LfKernels isa_ = {.isa = #isa_,                                                                                           \
-                                   .elem_block = lf_elem_block_##isa_,                                                                     \
-                                   .elem_fold = lf_elem_fold_##isa_,                                                                       \
-                                   .row_block = lf_row_block_##isa_,                                                                       \
-                                   .label_block = lf_label_block_##isa_,                                                                   \
-                                   .ctc_rows = lf_ctc_rows_##isa_,                                                                         \
-                                   .ctc_half = lf_ctc_half_##isa_,                                                                         \
-                                   .ctc_loss = lf_ctc_loss_##isa_,                                                                         \
-                                   .ctc_rest = lf_ctc_rest_##isa_,                                                                         \
-                                   .ctc_align_half = lf_ctc_align_half_##isa_,                                                             \
-                                   .ctc_greedy = lf_ctc_greedy_##isa_,                                                                     \
-                                   .ctc_beam = lf_ctc_beam_##isa_,                                                                         \
-                                   .rnnt_rows = lf_rnnt_rows_##isa_,                                                                       \
-                                   .rnnt_lattice = lf_rnnt_lattice_##isa_,                                                                 \
-                                   .rnnt_gradient = lf_rnnt_gradient_##isa_,                                                               \
-                                   .ctc_align_rest = lf_ctc_align_rest_##isa_,                                                             \
-                                   .vector_block = lf_vector_block_##isa_,                                                                 \
-                                   .tile_block = lf_tile_block_##isa_,                                                                     \
+#define KERNELS(isa_)                                                                                                                                \
+    void lf_elem_block_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
+    void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                                     \
+    void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                           \
+    void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                         \
+    void lf_ctc_rows_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                                    \
+    void lf_ctc_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                               \
+    void lf_ctc_loss_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                                    \
+    void lf_ctc_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                               \
+    void lf_ctc_align_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                         \
+    void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                         \
+    void lf_ctc_greedy_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                               \
+    void lf_ctc_beam_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                                 \
+    void lf_rnnt_rows_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                                  \
+    void lf_rnnt_lattice_##isa_(const LfRnntJob *, ptrdiff_t);                                                                                       \
+    void lf_rnnt_gradient_##isa_(const LfRnntJob *, ptrdiff_t, char *);                                                                              \
+    void lf_vector_block_##isa_(const LfVectorJob *, ptrdiff_t);                                                                                     \
+    void lf_tile_block_##isa_(const LfTileJob *, ptrdiff_t);                                                                                         \
+    void lf_tile_grad_##isa_(const LfTileJob *, ptrdiff_t);                                                                                          \
+    static const LfKernels isa_ = {.isa = #isa_,                                                                                                     \
+                                   .elem_block = lf_elem_block_##isa_,                                                                               \
+                                   .elem_fold = lf_elem_fold_##isa_,                                                                                 \
+                                   .row_block = lf_row_block_##isa_,                                                                                 \
+                                   .label_block = lf_label_block_##isa_,                                                                             \
+                                   .ctc_rows = lf_ctc_rows_##isa_,                                                                                   \
+                                   .ctc_half = lf_ctc_half_##isa_,                                                                                   \
+                                   .ctc_loss = lf_ctc_loss_##isa_,                                                                                   \
+                                   .ctc_rest = lf_ctc_rest_##isa_,                                                                                   \
+                                   .ctc_align_half = lf_ctc_align_half_##isa_,                                                                       \
+                                   .ctc_greedy = lf_ctc_greedy_##isa_,                                                                               \
+                                   .ctc_beam = lf_ctc_beam_##isa_,                                                                                   \
+                                   .rnnt_rows = lf_rnnt_rows_##isa_,                                                                                 \
+                                   .rnnt_lattice = lf_rnnt_lattice_##isa_,                                                                           \
+                                   .rnnt_gradient = lf_rnnt_gradient_##isa_,                                                                         \
+                                   .ctc_align_rest = lf_ctc_align_rest_##isa_,                                                                       \
+                                   .vector_block = lf_vector_block_##isa_,                                                                           \
+                                   .tile_block = lf_tile_block_##isa_,                                                                               \
                                    .tile_grad = lf_tile_grad_##isa_};
 
 KERNELS(base)

@@ -12,7 +12,7 @@ typedef void (*NAME(Loop))(const T *x, const T *y, const T *z, const T *p, ptrdi
 
 /* The one loop. `want` is a constant wherever this is inlined, so each loop below holds only what it asks for. */
 static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y, const T *z, const T *param,
-                                                            ptrdiff_t n, T k, T *const *out, double *sum, I *bad)
+                                                             ptrdiff_t n, T k, T *const *out, double *sum, I *bad)
 {
     const T p[LF_PARAMS] = {param[0], param[1], param[2], param[3]};
     double acc[T_LANES] = {0};
@@ -59,15 +59,15 @@ static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, in
         *sum += T_SUM(acc);
 }
 
-#define LF_STAMP(kind, want, name)                                                                                                          \
-    static void NAME(kind##_##name)(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *sum, I *bad)    \
-    {                                                                                                                                       \
-        NAME(loop)(NAME(lf_loss_##name), want, x, y, z, p, n, k, out, sum, bad);                                                            \
+#define LF_STAMP(kind, want, name)                                                                                                                   \
+    static void NAME(kind##_##name)(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *sum, I *bad)            \
+    {                                                                                                                                                \
+        NAME(loop)(NAME(lf_loss_##name), want, x, y, z, p, n, k, out, sum, bad);                                                                     \
     }
-#define ELEM(name, inputs, params)                                                                                                          \
-    LF_STAMP(sum, LF_WANT_SUM, name)                                                                                                        \
-    LF_STAMP(map, LF_WANT_V, name)                                                                                                          \
-    LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, name)                                                                                          \
+#define ELEM(name, inputs, params)                                                                                                                   \
+    LF_STAMP(sum, LF_WANT_SUM, name)                                                                                                                 \
+    LF_STAMP(map, LF_WANT_V, name)                                                                                                                   \
+    LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, name)                                                                                                   \
     LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, name)
 #include "losses.def"
 #undef ELEM
@@ -151,7 +151,7 @@ typedef struct {
     const T *w, *m, *u;
 } NAME(Factors);
 
-static void NAME(elem_factors)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, NAME(Factors) *f)
+static void NAME(elem_factors)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, NAME(Factors) * f)
 {
     f->w = j->weight.data ? NAME(elem_in)(j, &j->weight, i, n, f->weight) : NULL;
     f->m = j->where.data ? NAME(elem_in)(j, &j->where, i, n, f->where) : NULL;
@@ -189,7 +189,7 @@ static double NAME(elem_sum)(const T *a, ptrdiff_t n)
 }
 
 /* Sum of the weights that count, or how many elements do. */
-static double NAME(elem_mass)(const LfElemJob *j, const NAME(Factors) *f, ptrdiff_t n)
+static double NAME(elem_mass)(const LfElemJob *j, const NAME(Factors) * f, ptrdiff_t n)
 {
     T a[LF_CHUNK];
     for (ptrdiff_t l = 0; l < n; l++)
@@ -222,8 +222,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         }
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
-        const NAME(Loop) loop = full ? NAME(elem)[j->loss].full
-                                : map ? NAME(elem)[j->loss].map
+        const NAME(Loop) loop = full              ? NAME(elem)[j->loss].full
+                                : map             ? NAME(elem)[j->loss].map
                                 : j->grad[0].data ? NAME(elem)[j->loss].grad
                                                   : NAME(elem)[j->loss].sum;
         I bad = 0;

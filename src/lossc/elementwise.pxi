@@ -175,27 +175,29 @@ cdef class Elementwise:
         """Gradient arrays where every array is contiguous, of one shape and apart from the others; None leaves the call to `general`."""
         cdef list grads = []
         cdef cnp.ndarray a, g
-        cdef int slot, i = 0
+        cdef int slot, i
         if request.hessian or request.upstream is not None:
             return None
         for name in request.names:
-            slot = 0 if name == self.args[0] else 1 if ay is not None and name == self.args[1] else 2 if az is not None and name == self.args[2] else -1
+            slot = -1
+            for i in range(self.inputs):
+                if name == self.args[i]:
+                    slot = i
             a = ax if slot == 0 else ay if slot == 1 else az
             if slot < 0 or not is_float(dtype_code(a)):
                 return None
             if request.out is None:
                 g = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
             else:
-                if len(request.names) > 1 or not cnp.PyArray_CheckExact(request.out[i]):
+                if len(request.names) > 1 or not cnp.PyArray_CheckExact(request.out[0]):
                     return None
-                g = request.out[i]
+                g = request.out[0]
                 if (not cnp.PyArray_ISWRITEABLE(g) or cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(a) or not cnp.PyArray_ISNOTSWAPPED(g)
                         or not contiguous_like(g, a) or not (apart(g, ax) and (ay is None or apart(g, ay)) and (az is None or apart(g, az)))):
                     return None
             flat_array(&job.grad[slot], g)
             job.stream = job.stream or cnp.PyArray_NBYTES(g) > STREAM_BYTES
             grads.append(g)
-            i += 1
         return tuple(grads)
 
     cdef double parameter(self, int i, object given) except? -1e300:

@@ -13,7 +13,10 @@
  * E. Sub-gradients are torch's: 0 at the kink of |d|, the active side's at the edge of a clamp or hinge.
  * F. Contraction: a product p that c looks at is an operand of lf_product_error and therefore not fused away. */
 
-typedef struct { T v, c, gx, gy, gz, hx; I bad; } NAME(VG);
+typedef struct {
+    T v, c, gx, gy, gz, hx;
+    I bad;
+} NAME(VG);
 #define VG NAME(VG)
 #define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p)
 
@@ -21,20 +24,14 @@ typedef struct { T v, c, gx, gy, gz, hx; I bad; } NAME(VG);
 static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
 {
     T d = x - y, b = d - x;
-    return (NAME(LfPair)){ d, (x - (d - b)) - (y + b) };
+    return (NAME(LfPair)){d, (x - (d - b)) - (y + b)};
 }
 
 /* The code of a violated condition, in arithmetic: of a selection gcc 12 would make a conditional store, and no packed loop. */
-static inline I NAME(lf_bad)(I x_is, I y_is)
-{
-    return (-x_is & 1) | (-(y_is & ~x_is) & 2);
-}
+static inline I NAME(lf_bad)(I x_is, I y_is) { return (-x_is & 1) | (-(y_is & ~x_is) & 2); }
 
 /* A correction is used where it is finite: v = inf or NaN stands. */
-static inline T NAME(lf_finite)(T c)
-{
-    return ABS(c) <= T_MAX ? c : 0;
-}
+static inline T NAME(lf_finite)(T c) { return ABS(c) <= T_MAX ? c : 0; }
 
 /* c a with 0 inf = 0: the limit where a probability multiplies a logarithm.  0 NaN stays NaN. */
 static inline T NAME(lf_times)(T c, T a)
@@ -44,10 +41,7 @@ static inline T NAME(lf_times)(T c, T a)
 }
 
 /* sign(d) s, which is 0 at 0 and NaN at NaN. */
-static inline T NAME(lf_signed)(T d, T s)
-{
-    return d > 0 ? s : d < 0 ? -s : d;
-}
+static inline T NAME(lf_signed)(T d, T s) { return d > 0 ? s : d < 0 ? -s : d; }
 
 /* log(x) - l, l = lf_log(x): its rounding error. */
 static inline T NAME(lf_log_rest)(T x, T l)
@@ -64,13 +58,15 @@ static inline T NAME(lf_exp_rest)(T x, T e)
 }
 
 /* d^2/s with its error, d and s pairs: q = d/s and r = 1/s, within 2 ulp, are by-products. */
-typedef struct { T q, r, v, c; } NAME(LfSquareOver);
+typedef struct {
+    T q, r, v, c;
+} NAME(LfSquareOver);
 
 static inline NAME(LfSquareOver) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPair) s)
 {
     T r = R(1.0) / s.hi, q = d.hi * r, v = d.hi * q, qs = q * s.hi;
-    T rest = ((d.hi - qs) - NAME(lf_product_error)(q, s.hi, qs)) - q * s.lo;      /* d - q s */
-    return (NAME(LfSquareOver)){ q, r, v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v) };
+    T rest = ((d.hi - qs) - NAME(lf_product_error)(q, s.hi, qs)) - q * s.lo; /* d - q s */
+    return (NAME(LfSquareOver)){q, r, v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v)};
 }
 
 /* log(1 + e), 0 <= e <= 1: in float half the work of lf_log1p_pair, within 1.5 ulp (polynomial: 2^-24.9). */
@@ -88,12 +84,14 @@ static inline T NAME(lf_log1p_quick)(T e)
     q = q * e + -0.4999999698f;
     return e * (q * e + 1.0f);
 #else
-    return NAME(lf_log1p_pair)((NAME(LfPair)){ e, 0 });
+    return NAME(lf_log1p_pair)((NAME(LfPair)){e, 0});
 #endif
 }
 
 /* s = 1 / (1 + exp(-x)) and t = 1 - s = 1 / (1 + exp(x)) with one division, both within 2 ulp, or 0.6 with their errors slo, tlo. */
-typedef struct { T s, t, slo, tlo; } NAME(LfLogistic);
+typedef struct {
+    T s, t, slo, tlo;
+} NAME(LfLogistic);
 
 static inline NAME(LfLogistic) NAME(lf_logistic)(T x)
 {
@@ -103,52 +101,34 @@ static inline NAME(LfLogistic) NAME(lf_logistic)(T x)
     T alo = a * (((R(1.0) - ad) - NAME(lf_product_error)(a, d, ad)) - a * dlo);
     T ea = e.hi * a, b = ea + e.lo * a;
     T blo = ((ea - b) + e.lo * a) + (NAME(lf_product_error)(e.hi, a, ea) + e.hi * alo);
-    return (NAME(LfLogistic)){ x < 0 ? b : a, x < 0 ? a : b, x < 0 ? blo : alo, x < 0 ? alo : blo };
+    return (NAME(LfLogistic)){x < 0 ? b : a, x < 0 ? a : b, x < 0 ? blo : alo, x < 0 ? alo : blo};
 }
 
 /* ---- functions of x ----------------------------------------------------------------------------------------------------------------- */
 
-LOSS(sigmoid)                          /* gx = s (1 - s) */
+LOSS(sigmoid) /* gx = s (1 - s) */
 {
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
-    return (VG){ .v = NAME(lf_sigmoid)(x), .gx = l.s * l.t };
+    return (VG){.v = NAME(lf_sigmoid)(x), .gx = l.s * l.t};
 }
 
-LOSS(logsigmoid)                       /* gx = 1 - s */
-{
-    return (VG){ .v = NAME(lf_logsigmoid)(x), .gx = NAME(lf_logistic)(x).t };
-}
+LOSS(logsigmoid) /* gx = 1 - s */ { return (VG){.v = NAME(lf_logsigmoid)(x), .gx = NAME(lf_logistic)(x).t}; }
 
-LOSS(softplus)                         /* gx = s */
-{
-    return (VG){ .v = NAME(lf_softplus)(x), .gx = NAME(lf_logistic)(x).s };
-}
+LOSS(softplus) /* gx = s */ { return (VG){.v = NAME(lf_softplus)(x), .gx = NAME(lf_logistic)(x).s}; }
 
 LOSS(exp)
 {
     T e = NAME(lf_exp)(x);
-    return (VG){ .v = e, .gx = e };
+    return (VG){.v = e, .gx = e};
 }
 
-LOSS(log)
-{
-    return (VG){ .v = NAME(lf_log)(x), .gx = R(1.0) / x };
-}
+LOSS(log) { return (VG){.v = NAME(lf_log)(x), .gx = R(1.0) / x}; }
 
-LOSS(log1p)
-{
-    return (VG){ .v = NAME(lf_log1p)(x), .gx = R(1.0) / (R(1.0) + x) };
-}
+LOSS(log1p) { return (VG){.v = NAME(lf_log1p)(x), .gx = R(1.0) / (R(1.0) + x)}; }
 
-LOSS(expm1)
-{
-    return (VG){ .v = NAME(lf_expm1)(x), .gx = NAME(lf_exp)(x) };
-}
+LOSS(expm1) { return (VG){.v = NAME(lf_expm1)(x), .gx = NAME(lf_exp)(x)}; }
 
-LOSS(lgamma)                           /* value only */
-{
-    return (VG){ .v = NAME(lf_lgamma)(x) };
-}
+LOSS(lgamma) /* value only */ { return (VG){.v = NAME(lf_lgamma)(x)}; }
 
 /* ---- of the difference d = x - y ---------------------------------------------------------------------------------------------------- */
 
@@ -158,14 +138,14 @@ LOSS(mse)
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T v = d.hi * d.hi, g = d.hi + d.hi;
     T c = g * d.lo + NAME(lf_product_error)(d.hi, d.hi, v);
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = 2 };
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = 2};
 }
 
 /* Absolute error.  v = |d|,  gx = sign(d). */
 LOSS(l1)
 {
     T d = x - y, g = NAME(lf_signed)(d, 1);
-    return (VG){ .v = ABS(d), .gx = g, .gy = -g };
+    return (VG){.v = ABS(d), .gx = g, .gy = -g};
 }
 
 /* Huber.  a = |d|, q = min(a, delta):
@@ -178,7 +158,7 @@ LOSS(huber)
     T a = ABS(d.hi), q = a > delta ? delta : a, half = q / 2, h = a - half;
     T v = q * h, g = COPYSIGN(q, d.hi);
     T c = g * d.lo + (q * ((a - h) - half) + NAME(lf_product_error)(q, h, v));
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= delta };
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= delta};
 }
 
 /* Smooth L1, Huber over beta.  a = |d|, q = min(a, beta), s = q/beta:
@@ -187,13 +167,13 @@ LOSS(huber)
 LOSS(smooth_l1)
 {
     T beta = p[0], inverse = R(1.0) / beta;
-    inverse = inverse < T_MAX ? inverse : T_MAX;           /* beta subnormal: 0 inverse = 0 */
+    inverse = inverse < T_MAX ? inverse : T_MAX; /* beta subnormal: 0 inverse = 0 */
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T a = ABS(d.hi), q = a > beta ? beta : a, s = a >= beta ? 1 : a * inverse, half = q / 2, h = a - half;
     T v = s * h, g = NAME(lf_signed)(d.hi, s), sb = s * beta;
-    T slo = ((q - sb) - NAME(lf_product_error)(s, beta, sb)) * inverse;   /* q/beta - s */
+    T slo = ((q - sb) - NAME(lf_product_error)(s, beta, sb)) * inverse; /* q/beta - s */
     T c = g * d.lo + (s * ((a - h) - half) + (h * slo + NAME(lf_product_error)(s, h, v)));
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a < beta ? inverse : 0 };
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a < beta ? inverse : 0};
 }
 
 /* Quantile (pinball) loss of level q: Koenker & Bassett 1978; scikit-learn's mean_pinball_loss.  v = -q d for d < 0, (1 - q) d else.
@@ -205,7 +185,7 @@ LOSS(quantile)
     T w = d.hi < 0 ? -q : over, v = w * d.hi;
     T c = w * d.lo + ((d.hi < 0 ? 0 : d.hi * overlo) + NAME(lf_product_error)(w, d.hi, v));
     T g = d.hi > 0 ? over : d.hi < 0 ? -q : d.hi;
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g };
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g};
 }
 
 /* (log cosh a - a^2/2) / a^4 in z = a^2 for 0 <= z <= 1; relative error of (log cosh a)/a^2 2^-29 (float), 2^-59. */
@@ -253,7 +233,7 @@ LOSS(log_cosh)
     T m = NAME(lf_expm1)(-(a + a)), g = COPYSIGN(-m / (R(2.0) + m), d.hi);
     T e = NAME(lf_exp)(-a), u = (e + e) / (R(1.0) + e * e);
     T c = g * d.lo + (a < 1 ? innerlo : over.lo + outer.lo);
-    return (VG){ .v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = u * u };
+    return (VG){.v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = u * u};
 }
 
 /* ---- hinges, y = +-1 ---------------------------------------------------------------------------------------------------------------- */
@@ -262,7 +242,7 @@ LOSS(log_cosh)
 static inline VG NAME(lf_hinge)(T m, T lo)
 {
     T v = m < 0 ? 0 : m, exact = m + NAME(lf_finite)(lo);
-    return (VG){ .v = v, .c = NAME(lf_finite)((exact < 0 ? 0 : exact) - v) };
+    return (VG){.v = v, .c = NAME(lf_finite)((exact < 0 ? 0 : exact) - v)};
 }
 
 /* Hinge, Keras' and scikit-learn's.  v = max(0, m), m = 1 - x y;  gx = -y, gy = -x where m >= 0. */
@@ -282,7 +262,7 @@ LOSS(squared_hinge)
     NAME(LfPair) m = NAME(lf_minus)(1, xy);
     T h = m.hi < 0 ? 0 : m.hi, v = h * h;
     T c = 2 * h * (m.lo - NAME(lf_product_error)(x, y, xy)) + NAME(lf_product_error)(h, h, v);
-    return (VG){ .v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * h * x, .hx = m.hi < 0 ? 0 : 2 * y * y };
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * h * x, .hx = m.hi < 0 ? 0 : 2 * y * y};
 }
 
 /* Hinge embedding.  v = x for y = 1, max(0, margin - x) for y = -1; as torch, both are added for any other y. */
@@ -290,7 +270,7 @@ LOSS(hinge_embedding)
 {
     T m = p[0] - x, apart = m < 0 ? 0 : m;
     T v = (y == 1 ? 0 : apart) + (y == -1 ? 0 : x);
-    return (VG){ .v = y == y ? v : y, .gx = (y == -1 ? 0 : R(1.0)) - (y == 1 ? 0 : m < 0 ? 0 : R(1.0)) };
+    return (VG){.v = y == y ? v : y, .gx = (y == -1 ? 0 : R(1.0)) - (y == 1 ? 0 : m < 0 ? 0 : R(1.0))};
 }
 
 /* Margin ranking, x and y the inputs, z = +-1 the target.  v = max(0, m), m = margin - z d, d = x - y;  gx = -z, gz = -d where m >= 0. */
@@ -311,7 +291,7 @@ LOSS(soft_margin)
 {
     T u = -x * y;
     NAME(LfLogistic) l = NAME(lf_logistic)(u);
-    return (VG){ .v = NAME(lf_softplus)(u), .gx = -y * l.s, .gy = -x * l.s, .hx = y * y * (l.s * l.t) };
+    return (VG){.v = NAME(lf_softplus)(u), .gx = -y * l.s, .gy = -x * l.s, .hx = y * y * (l.s * l.t)};
 }
 
 /* Binary cross entropy of probabilities.  A = max(log x, -100), B = max(log(1 - x), -100):
@@ -330,8 +310,12 @@ LOSS(bce)
     NAME(LfPair) v = NAME(lf_minus)(-ya, kb);
     T alo = a > -100 ? NAME(lf_log_rest)(x, a) : 0;
     T c = v.lo - (y * alo + ((R(1.0) - k) - y) * b + NAME(lf_product_error)(y, a, ya) + NAME(lf_product_error)(k, b, kb));
-    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = (x - y) / w, .gy = b - a,
-                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un), .bad = NAME(lf_bad)(bx, by) };
+    return (VG){.v = v.hi,
+                .c = NAME(lf_finite)(c),
+                .gx = (x - y) / w,
+                .gy = b - a,
+                .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un),
+                .bad = NAME(lf_bad)(bx, by)};
 }
 
 /* Binary cross entropy with logits.  w = pos_weight, m = w y, k = 1 - y, a = |x|, L = log(1 + exp(-a)), s = 1/(1 + exp(-x)), t = 1 - s:
@@ -352,22 +336,17 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
     T llo = total * (NAME(lf_log1pexpneg)(a) - l) + totallo * l;
     T c = v.lo + (NAME(lf_product_error)(total, l, tl) + NAME(lf_product_error)(f, a, fa) + llo + flo * a);
     T large = R(1.0) / (R(1.0) + e), small = e * large, s = x < 0 ? small : large, t = x < 0 ? large : small;
-    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c),
-                 .gx = k * s - m * t,
-                 .gy = (w - R(1.0)) * l + (x < 0 ? NAME(lf_times)(w, a) : -a),
-                 .gz = NAME(lf_times)(y, x < 0 ? l + a : l),
-                 .hx = total * (s * t) };
+    return (VG){.v = v.hi,
+                .c = NAME(lf_finite)(c),
+                .gx = k * s - m * t,
+                .gy = (w - R(1.0)) * l + (x < 0 ? NAME(lf_times)(w, a) : -a),
+                .gz = NAME(lf_times)(y, x < 0 ? l + a : l),
+                .hx = total * (s * t)};
 }
 
-LOSS(bce_logits)
-{
-    return NAME(lf_bce_logits)(x, y, 1, 0);
-}
+LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, 0); }
 
-LOSS(bce_logits_pos_weight)
-{
-    return NAME(lf_bce_logits)(x, y, z, 1);
-}
+LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
 
 /* Sigmoid focal loss, Lin et al. 2017, as torchvision.  alpha, gamma; k = 1 - y, s = 1/(1 + exp(-x)), t = 1 - s:
  *   c  = y softplus(-x) + k softplus(x)      (cross entropy),   q = k s + y t      (1 - p_t)
@@ -395,10 +374,11 @@ LOSS(sigmoid_focal)
     T ulo = gamma * qlo * inverse * u + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
     T c = ulo * ce.v + (u * ce.c + NAME(lf_product_error)(u, ce.v, v));
     T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
-    return (VG){ .v = v, .c = NAME(lf_finite)(c),
-                 .gx = u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
-                 .gy = power * ((one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x)),
-                 .hx = u * h };
+    return (VG){.v = v,
+                .c = NAME(lf_finite)(c),
+                .gx = u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
+                .gy = power * ((one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x)),
+                .hx = u * h};
 }
 
 /* ---- divergences -------------------------------------------------------------------------------------------------------------------- */
@@ -411,8 +391,7 @@ LOSS(kl_div)
     T l = NAME(lf_log)(y);
     NAME(LfPair) d = NAME(lf_minus)(l, x);
     T v = y * d.hi, c = y * (d.lo + NAME(lf_log_rest)(y, l)) + NAME(lf_product_error)(y, d.hi, v);
-    return (VG){ .v = (y == 0) & (x == x) ? 0 : v, .c = NAME(lf_finite)(c), .gx = -y,
-                 .gy = (y == 0) & (x == -T_INF) ? 0 : d.hi + R(1.0) };
+    return (VG){.v = (y == 0) & (x == x) ? 0 : v, .c = NAME(lf_finite)(c), .gx = -y, .gy = (y == 0) & (x == -T_INF) ? 0 : d.hi + R(1.0)};
 }
 
 /* The same with y = log-probability.  v = e (y - x), e = exp(y);  gx = -e,  gy = e (y - x + 1).
@@ -421,10 +400,9 @@ LOSS(kl_div_log)
 {
     T e = NAME(lf_exp)(y);
     NAME(LfPair) d = NAME(lf_minus)(y, x);
-    I none = (y == -T_INF) & (x == x), never = (d.hi == T_INF);      /* never: also where e underflows */
+    I none = (y == -T_INF) & (x == x), never = (d.hi == T_INF); /* never: also where e underflows */
     T v = e * d.hi, c = e * d.lo + (d.hi * NAME(lf_exp_rest)(y, e) + NAME(lf_product_error)(e, d.hi, v));
-    return (VG){ .v = none ? 0 : never ? T_INF : v, .c = NAME(lf_finite)(c), .gx = -e,
-                 .gy = none ? 0 : never ? T_INF : e * (d.hi + R(1.0)) };
+    return (VG){.v = none ? 0 : never ? T_INF : v, .c = NAME(lf_finite)(c), .gx = -e, .gy = none ? 0 : never ? T_INF : e * (d.hi + R(1.0))};
 }
 
 /* (f(u) - u^2)/u^4 in z = u^2, 0 <= u <= 1/2, where f(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u) = u^2 + u^4/6 + u^6/15 + ...;
@@ -472,13 +450,17 @@ LOSS(js_div)
     /* log(2 large/s) - log(a) = arest/(2 large), likewise for small */
     T arest = ((2 * large - as) - NAME(lf_product_error)(a, s.hi, as)) - a * s.lo;
     T brest = ((2 * small - bs) - NAME(lf_product_error)(b, s.hi, bs)) - b * s.lo;
-    T farlo = far.lo + (large * NAME(lf_log_rest)(a, la) + NAME(lf_product_error)(large, la, va)) + (arest + brest) / 2
-            + (small * NAME(lf_log_rest)(b, lb) + NAME(lf_product_error)(small, lb, vb));
+    T farlo = far.lo + (large * NAME(lf_log_rest)(a, la) + NAME(lf_product_error)(large, la, va)) + (arest + brest) / 2 +
+              (small * NAME(lf_log_rest)(b, lb) + NAME(lf_product_error)(small, lb, vb));
     I close = u < R(0.5), none = s.hi == 0;
     T up = NAME(lf_log1p)(u), down = close ? NAME(lf_log1p)(-u) : lb;
     up = none ? 0 : up, down = none ? 0 : down;
-    return (VG){ .v = none ? 0 : close ? near / 4 : far.hi / 2, .c = NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
-                 .gx = (x < y ? down : up) / 2, .gy = (x < y ? up : down) / 2 };
+    return (VG){.v = none    ? 0
+                     : close ? near / 4
+                             : far.hi / 2,
+                .c = NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
+                .gx = (x < y ? down : up) / 2,
+                .gy = (x < y ? up : down) / 2};
 }
 
 /* Jensen-Shannon, x and y log-probabilities.  D = |x - y|, m = exp(-D) - 1, u = -m/(2 + m), M = max, L = log 2 - log(1 + exp(-D)):
@@ -493,7 +475,7 @@ LOSS(js_div_log)
     T far = (large * l + NAME(lf_times)(small, l - d)) / 2;
     I close = u < R(0.5);
     T up = large * NAME(lf_log1p)(u) / 2, down = NAME(lf_times)(small, close ? NAME(lf_log1p)(-u) : l - d) / 2;
-    return (VG){ .v = close ? near : far, .gx = x < y ? down : up, .gy = x < y ? up : down };
+    return (VG){.v = close ? near : far, .gx = x < y ? down : up, .gy = x < y ? up : down};
 }
 
 /* ---- likelihoods -------------------------------------------------------------------------------------------------------------------- */
@@ -513,11 +495,11 @@ LOSS(js_div_log)
 LOSS(gaussian_nll)
 {
     T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log)(s);
-    NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){ s, 0 });
+    NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){s, 0});
     NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
     T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
-    return (VG){ .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = t.q, .gy = -t.q, .gz = t.r * (R(1.0) - t.v) / 2, .hx = t.r,
-                 .bad = -(I)(z < 0) & 3 };
+    return (VG){
+        .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = t.q, .gy = -t.q, .gz = t.r * (R(1.0) - t.v) / 2, .hx = t.r, .bad = -(I)(z < 0) & 3};
 }
 
 /* Stirling's y log y - y + log(2 pi y)/2 for log(y!), where y > 1, else 0: value, error and derivative. */
@@ -527,7 +509,7 @@ static inline VG NAME(lf_stirling)(T y)
     NAME(LfPair) b = NAME(lf_minus)(y, LOG2PI_HI / 2), v = NAME(lf_minus)(hl, b.hi);
     T c = v.lo + (h * NAME(lf_log_rest)(y, l) + NAME(lf_product_error)(h, l, hl) - b.lo + LOG2PI_LO / 2);
     I on = y > 1;
-    return (VG){ .v = on ? v.hi : 0 * y, .c = on ? c : 0, .gy = on ? l + R(0.5) / y : 0 };
+    return (VG){.v = on ? v.hi : 0 * y, .c = on ? c : 0, .gy = on ? l + R(0.5) / y : 0};
 }
 
 static inline VG NAME(lf_add_stirling)(VG r, T y)
@@ -547,7 +529,7 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
     T l = NAME(lf_log)(s.hi), r = R(1.0) / s.hi, yl = NAME(lf_times)(y, l);
     NAME(LfPair) d = NAME(lf_minus)(x, yl);
     T c = d.lo - (NAME(lf_product_error)(y, l, yl) + y * (NAME(lf_log_rest)(s.hi, l) + s.lo * r));
-    return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - y * r, .gy = -l, .hx = y * r * r };
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - y * r, .gy = -l, .hx = y * r * r};
 }
 
 /* Poisson, x the logarithm of the rate.  e = exp(x):  v = e - y x,  gx = e - y,  gy = -x,  hx = e.
@@ -558,28 +540,16 @@ static inline VG NAME(lf_poisson_log)(T x, T y)
     yx = e > T_MAX ? 0 * y : yx;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
     T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, x, yx));
-    return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = e - y, .gy = -x, .hx = e };
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = e - y, .gy = -x, .hx = e};
 }
 
-LOSS(poisson_nll)
-{
-    return NAME(lf_poisson)(x, y, p[0]);
-}
+LOSS(poisson_nll) { return NAME(lf_poisson)(x, y, p[0]); }
 
-LOSS(poisson_nll_full)
-{
-    return NAME(lf_add_stirling)(NAME(lf_poisson)(x, y, p[0]), y);
-}
+LOSS(poisson_nll_full) { return NAME(lf_add_stirling)(NAME(lf_poisson)(x, y, p[0]), y); }
 
-LOSS(poisson_nll_log)
-{
-    return NAME(lf_poisson_log)(x, y);
-}
+LOSS(poisson_nll_log) { return NAME(lf_poisson_log)(x, y); }
 
-LOSS(poisson_nll_log_full)
-{
-    return NAME(lf_add_stirling)(NAME(lf_poisson_log)(x, y), y);
-}
+LOSS(poisson_nll_log_full) { return NAME(lf_add_stirling)(NAME(lf_poisson_log)(x, y), y); }
 
 /* Gamma, x the logarithm of the mean: scikit-learn's HalfGammaLoss, LightGBM's and XGBoost's gamma objective, constants dropped.
  * t = y exp(-x):  v = x + t,  gx = 1 - t,  gy = exp(-x),  hx = t.   t = inf wins over x = -inf.  y < 0 is bad.
@@ -589,14 +559,14 @@ LOSS(gamma_nll_log)
     T e = NAME(lf_exp)(-x), t = NAME(lf_times)(y, e);
     NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t);
     T c = d.lo + (y * NAME(lf_exp_rest)(-x, e) + NAME(lf_product_error)(y, e, t));
-    return (VG){ .v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0) };
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0)};
 }
 
 /* exp(k x) with its error; what the product's rounding drops is in hi too. */
 static inline NAME(LfPair) NAME(lf_exp_product)(T k, T x)
 {
     T u = k * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(e * NAME(lf_product_error)(k, x, u)), hi = e + lo;
-    return (NAME(LfPair)){ hi, (e - hi) + lo + NAME(lf_exp_rest)(u, e) };
+    return (NAME(LfPair)){hi, (e - hi) + lo + NAME(lf_exp_rest)(u, e)};
 }
 
 /* a/b - q, q = a/b rounded */
@@ -614,14 +584,18 @@ LOSS(tweedie_nll_log)
 {
     T p1 = R(1.0) - p[0], p2 = R(2.0) - p[0];
     NAME(LfPair) a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x);
-    a.hi = b.hi > (p2 > 0 ? T_MAX : T_INF) ? 0 : a.hi;     /* the larger exponential wins where both overflow */
+    a.hi = b.hi > (p2 > 0 ? T_MAX : T_INF) ? 0 : a.hi; /* the larger exponential wins where both overflow */
     b.hi = a.hi > (p2 < 0 ? T_MAX : T_INF) ? 0 : b.hi;
     T ya = NAME(lf_times)(y, a.hi), va = ya / p1, vb = b.hi / p2;
     NAME(LfPair) v = NAME(lf_minus)(vb, va);
     T alo = NAME(lf_quotient_error)(ya, p1, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya)) / p1;
     T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2, vb) + b.lo / p2 - alo);
-    return (VG){ .v = v.hi, .c = NAME(lf_finite)(c), .gx = b.hi - ya, .gy = -a.hi / p1, .hx = p2 * b.hi - p1 * ya,
-                 .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0)) };
+    return (VG){.v = v.hi,
+                .c = NAME(lf_finite)(c),
+                .gx = b.hi - ya,
+                .gy = -a.hi / p1,
+                .hx = p2 * b.hi - p1 * ya,
+                .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0))};
 }
 
 /* (atanh(s)/s - 1)/s^2 in z = s^2 for |s| <= 1/3; relative error 2^-31 (float), 2^-58. */
@@ -664,11 +638,14 @@ LOSS(poisson_deviance)
     T near = t.v - less, nearlo = ((t.v - near) - less) + t.c;
     T r = y / x, l = NAME(lf_log)(r), rx = r * x, yl = NAME(lf_times)(y, l);
     NAME(LfPair) far = NAME(lf_minus)(d.hi, -yl);
-    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl)
-            + ((y - rx) - NAME(lf_product_error)(r, x, rx));
+    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl) + ((y - rx) - NAME(lf_product_error)(r, x, rx));
     I close = ABS(s) <= R(0.33);
-    return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * d.hi / x,
-                 .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l, .hx = 2 * r / x, .bad = NAME(lf_bad)(x <= 0, y < 0) };
+    return (VG){.v = 2 * (close ? near : far.hi),
+                .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)),
+                .gx = 2 * d.hi / x,
+                .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l,
+                .hx = 2 * r / x,
+                .bad = NAME(lf_bad)(x <= 0, y < 0)};
 }
 
 /* Gamma.  r = y/x:  v = 2 (r - 1 - log r) = 2 t (1 + s (1 + s) P)/x;  gx = 2 d/x^2,  gy = -2 d/(x y),  hx = 2 (2r - 1)/x^2.
@@ -683,8 +660,12 @@ LOSS(gamma_deviance)
     NAME(LfPair) above = NAME(lf_minus)(r, 1), far = NAME(lf_minus)(above.hi, l);
     T farlo = far.lo + above.lo - NAME(lf_log_rest)(r, l) + NAME(lf_quotient_error)(y, x, r) * above.hi / r;
     I close = ABS(s) <= R(0.33);
-    return (VG){ .v = 2 * (close ? near : far.hi), .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)), .gx = 2 * u / x, .gy = -2 * u / y,
-                 .hx = (4 * r - 2) / x / x, .bad = NAME(lf_bad)(x <= 0, y <= 0) };
+    return (VG){.v = 2 * (close ? near : far.hi),
+                .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)),
+                .gx = 2 * u / x,
+                .gy = -2 * u / y,
+                .hx = (4 * r - 2) / x / x,
+                .bad = NAME(lf_bad)(x <= 0, y <= 0)};
 }
 
 /* Tweedie of power p, not 0, 1 or 2.  a = x^(1-p), b = y^(1-p), r = (y - x)/x:
@@ -700,9 +681,11 @@ LOSS(tweedie_deviance)
     for (int k = T_MANT / 2; k >= 3; k--)
         h = R(1.0) - u * h * ((R(3.0) - k - power) / k);
     T far = c1 * (yb / p2 - y * a) + c2 * x * a;
-    return (VG){ .v = ABS(u) < R(0.25) ? a * d * u * h : far, .gx = 2 * a * u, .gy = c1 * ((y < 0 ? 0 : b) - a),
-                 .hx = 2 * a * (R(1.0) - power * u) / x,
-                 .bad = NAME(lf_bad)(x <= 0, ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0))) };
+    return (VG){.v = ABS(u) < R(0.25) ? a * d * u * h : far,
+                .gx = 2 * a * u,
+                .gy = c1 * ((y < 0 ? 0 : b) - a),
+                .hx = 2 * a * (R(1.0) - power * u) / x,
+                .bad = NAME(lf_bad)(x <= 0, ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0)))};
 }
 
 #undef LOG2PI_HI

@@ -19,14 +19,14 @@
 
 enum { LF_F16, LF_BF16, LF_F32, LF_F64, LF_I8, LF_I16, LF_I32, LF_I64, LF_U8, LF_U16, LF_U32, LF_U64, LF_BOOL };
 
-#define LF_MAXDIM 64   /* NumPy's own limit */
-#define LF_INPUTS 3    /* arrays an elementwise loss differentiates by: x, y, z */
+#define LF_MAXDIM 64 /* NumPy's own limit */
+#define LF_INPUTS 3  /* arrays an elementwise loss differentiates by: x, y, z */
 #define LF_PARAMS 4
-#define LF_W 64        /* positions in one tile of the row kernels */
-#define LF_SMALL_C 64  /* up to here rows are worked on side by side, one per vector lane */
+#define LF_W 64       /* positions in one tile of the row kernels */
+#define LF_SMALL_C 64 /* up to here rows are worked on side by side, one per vector lane */
 
 typedef struct {
-    char *data;        /* NULL: absent */
+    char *data; /* NULL: absent */
     int dtype;
     ptrdiff_t stride[LF_MAXDIM];
 } LfArray;
@@ -36,20 +36,20 @@ typedef struct {
 #define LF_ELEM_BLOCK 16384
 
 typedef struct {
-    int loss, wide;                    /* id of losses.def; wide: compute in double */
+    int loss, wide; /* id of losses.def; wide: compute in double */
     int ndim;
-    ptrdiff_t shape[LF_MAXDIM], size;  /* the broadcast shape, adjacent dimensions merged */
+    ptrdiff_t shape[LF_MAXDIM], size; /* the broadcast shape, adjacent dimensions merged */
     LfArray in[LF_INPUTS], weight, where, upstream;
-    LfArray out, grad[LF_INPUTS + 1], hess;  /* grad: by x, y, z and weight */
+    LfArray out, grad[LF_INPUTS + 1], hess; /* grad: by x, y, z and weight */
     double param[LF_PARAMS];
-    double scale;                      /* of the gradient: upstream scalar over the mean's denominator */
-    int count_mass;                    /* mass counts elements, not their weights */
-    double weight_offset;              /* added to the gradient by weight: a mean over weights has a denominator that depends on it */
-    ptrdiff_t fold;                    /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
-    double *folded;                    /* elem_fold: one partial sum per run and piece */
-    int stream;                        /* outputs go past the caches */
-    double *sum, *mass;                /* per block: of w v, and of the weights that count (either may be NULL) */
-    ptrdiff_t *bad;                    /* per block: 4 * first offending element + argument number, or -1 */
+    double scale;         /* of the gradient: upstream scalar over the mean's denominator */
+    int count_mass;       /* mass counts elements, not their weights */
+    double weight_offset; /* added to the gradient by weight: a mean over weights has a denominator that depends on it */
+    ptrdiff_t fold;       /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
+    double *folded;       /* elem_fold: one partial sum per run and piece */
+    int stream;           /* outputs go past the caches */
+    double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */
+    ptrdiff_t *bad;       /* per block: 4 * first offending element + argument number, or -1 */
 } LfElemJob;
 
 /* ---- row losses: the softmax family ------------------------------------------------------------------------------------------------ */
@@ -58,21 +58,21 @@ enum { LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL
 
 typedef struct {
     int op, wide;
-    int ndim;                               /* positions: everything but the class axis */
+    int ndim; /* positions: everything but the class axis */
     ptrdiff_t shape[LF_MAXDIM], n;
-    int cdim;                               /* class axis; more than one dimension for logsumexp over a tuple */
+    int cdim; /* class axis; more than one dimension for logsumexp over a tuple */
     ptrdiff_t cshape[LF_MAXDIM], c;
-    ptrdiff_t rows;                         /* positions in a block */
-    LfArray x, t, out, gx, gt;              /* strides of positions; t: labels or class probabilities */
-    ptrdiff_t xc[LF_MAXDIM], tc[LF_MAXDIM], oc[LF_MAXDIM], gxc[LF_MAXDIM], gtc[LF_MAXDIM];  /* strides of classes */
-    LfArray where, upstream;                /* by position; softmax and log_softmax: upstream by element, in t */
-    const void *weight;                     /* class weights as T[c], or NULL */
+    ptrdiff_t rows;            /* positions in a block */
+    LfArray x, t, out, gx, gt; /* strides of positions; t: labels or class probabilities */
+    ptrdiff_t xc[LF_MAXDIM], tc[LF_MAXDIM], oc[LF_MAXDIM], gxc[LF_MAXDIM], gtc[LF_MAXDIM]; /* strides of classes */
+    LfArray where, upstream; /* by position; softmax and log_softmax: upstream by element, in t */
+    const void *weight;      /* class weights as T[c], or NULL */
     int64_t ignore_index;
     double smoothing, scale;
     int stream;
-    double *sum, *mass;                     /* per block: of losses, and of the mean's denominator */
-    double *gw, *gw_mass;                   /* per block and class: derivative by the class weight of the sum of losses, and of the mass */
-    ptrdiff_t *bad;                         /* per block: first position with a label out of range, or -1 */
+    double *sum, *mass;   /* per block: of losses, and of the mean's denominator */
+    double *gw, *gw_mass; /* per block and class: derivative by the class weight of the sum of losses, and of the mass */
+    ptrdiff_t *bad;       /* per block: first position with a label out of range, or -1 */
 } LfRowJob;
 
 /* ---- CTC ----------------------------------------------------------------------------------------------------------------------------- */
@@ -86,34 +86,34 @@ enum { LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE
 
 typedef struct {
     int op, ndim;
-    ptrdiff_t shape[LF_MAXDIM], n;          /* positions */
+    ptrdiff_t shape[LF_MAXDIM], n; /* positions */
     int cdim;
-    ptrdiff_t cshape[LF_MAXDIM], c;         /* what a vector runs over */
-    ptrdiff_t rows;                         /* positions in a block */
+    ptrdiff_t cshape[LF_MAXDIM], c; /* what a vector runs over */
+    ptrdiff_t rows;                 /* positions in a block */
     LfArray in[LF_VECTORS], grad[LF_VECTORS];
     ptrdiff_t inc[LF_VECTORS][LF_MAXDIM], gradc[LF_VECTORS][LF_MAXDIM];
-    LfArray label;                          /* a class, -1 or 1 for each position; or a list of classes up to a -1 */
+    LfArray label; /* a class, -1 or 1 for each position; or a list of classes up to a -1 */
     ptrdiff_t labelc;
     LfArray out, where, upstream;
-    const double *weight;                   /* of classes, or NULL */
+    const double *weight; /* of classes, or NULL */
     int ignores, weighted_mean, labels_only;
     int64_t ignore_index;
     double param[LF_PARAMS], scale;
     double *sum, *mass;
-    double *gw, *gw_mass;                   /* per block and class: as in LfRowJob */
-    ptrdiff_t *bad;                         /* per block: first position with a bad label times c, plus its place in a list; or -1 */
+    double *gw, *gw_mass; /* per block and class: as in LfRowJob */
+    ptrdiff_t *bad;       /* per block: first position with a bad label times c, plus its place in a list; or -1 */
 } LfVectorJob;
 
 /* Some columns of the logits of some rows, whose softmax over all columns is known by (m, s) once every tile has been seen. */
 typedef struct {
-    char *tile;                             /* T[rows][columns] */
+    char *tile; /* T[rows][columns] */
     int wide, smoothed;
-    ptrdiff_t columns, first;               /* classes first .. first + columns */
-    const void *bias;                       /* T[columns], or NULL */
-    const double *weight;                   /* class weights of the columns, or NULL */
-    const int64_t *label;                   /* per row; -1: does not count */
-    double *m, *s, *xt, *dot;               /* per row: as in rows.h; the label's logit; sum of w x, where smoothed */
-    const double *kmass, *kown, *keven;     /* tile_grad, per row: factors of p, of the label, of every class weight */
+    ptrdiff_t columns, first;           /* classes first .. first + columns */
+    const void *bias;                   /* T[columns], or NULL */
+    const double *weight;               /* class weights of the columns, or NULL */
+    const int64_t *label;               /* per row; -1: does not count */
+    double *m, *s, *xt, *dot;           /* per row: as in rows.h; the label's logit; sum of w x, where smoothed */
+    const double *kmass, *kown, *keven; /* tile_grad, per row: factors of p, of the label, of every class weight */
 } LfTileJob;
 
 typedef struct {
@@ -121,8 +121,8 @@ typedef struct {
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
     void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
     void (*row_block)(const LfRowJob *, ptrdiff_t block);
-    void (*label_block)(const LfRowJob *, ptrdiff_t block);  /* checks labels and sums the mean's denominator */
-    void (*ctc_rows)(const LfCtcJob *, ptrdiff_t task, char *scratch);   /* in this order: ctc_job.h */
+    void (*label_block)(const LfRowJob *, ptrdiff_t block);            /* checks labels and sums the mean's denominator */
+    void (*ctc_rows)(const LfCtcJob *, ptrdiff_t task, char *scratch); /* in this order: ctc_job.h */
     void (*ctc_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_loss)(const LfCtcJob *, ptrdiff_t n, char *memory);
     void (*ctc_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
@@ -134,17 +134,17 @@ typedef struct {
     void (*rnnt_lattice)(const LfRnntJob *, ptrdiff_t n);
     void (*rnnt_gradient)(const LfRnntJob *, ptrdiff_t task, char *scratch);
     void (*vector_block)(const LfVectorJob *, ptrdiff_t block);
-    void (*tile_block)(const LfTileJob *, ptrdiff_t row);      /* brings a row's m, s, xt, dot up to date */
-    void (*tile_grad)(const LfTileJob *, ptrdiff_t row);       /* logits become their gradient */
+    void (*tile_block)(const LfTileJob *, ptrdiff_t row); /* brings a row's m, s, xt, dot up to date */
+    void (*tile_grad)(const LfTileJob *, ptrdiff_t row);  /* logits become their gradient */
 } LfKernels;
 
 extern const char *const lf_loss_names[];
 extern const int lf_loss_count, lf_loss_inputs[], lf_loss_params[];
 
-int lf_isa_count(void);                /* tables this machine can run, weakest first */
+int lf_isa_count(void); /* tables this machine can run, weakest first */
 const LfKernels *lf_isa(int i);
 
-void lf_fork_init(void);               /* see dispatch.c */
+void lf_fork_init(void); /* see dispatch.c */
 int lf_fork_serial(void);
 
 #endif

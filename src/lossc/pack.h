@@ -12,8 +12,8 @@
 #include <immintrin.h>
 #endif
 
-#define LF_BOUNCE 512    /* elements on the stack between a conversion and a streaming store */
-#define LF_SUBTILE 64    /* rows and classes of the part of a tile that is transposed on the stack */
+#define LF_BOUNCE 512 /* elements on the stack between a conversion and a streaming store */
+#define LF_SUBTILE 64 /* rows and classes of the part of a tile that is transposed on the stack */
 
 #define LF_UNALIGNED(S) S __attribute__((aligned(1), may_alias))
 typedef LF_UNALIGNED(float) lf_f32_u;
@@ -27,19 +27,20 @@ typedef LF_UNALIGNED(uint64_t) lf_u64_u;
 typedef LF_UNALIGNED(int8_t) lf_i8_u;
 typedef LF_UNALIGNED(uint8_t) lf_u8_u;
 
-
 static inline ptrdiff_t lf_itemsize(int dtype)
 {
-    static const signed char size[] = { 2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1 };
+    static const signed char size[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1};
     return size[dtype];
 }
 
 /* off[0], off[0] + step, off[0] + 2 step, ...? */
 static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
 {
-    if (n > 1 && off[1] - off[0] != step) return 0;
+    if (n > 1 && off[1] - off[0] != step)
+        return 0;
     int64_t same = 1;
-    for (ptrdiff_t l = 1; l < n; l++) same &= off[l] - off[l - 1] == step;
+    for (ptrdiff_t l = 1; l < n; l++)
+        same &= off[l] - off[l - 1] == step;
     return (int)same;
 }
 
@@ -81,7 +82,8 @@ static inline ptrdiff_t lf_f16_run_to_f32(float *restrict dst, const char *src, 
 {
     ptrdiff_t i = 0;
 #if defined __F16C__
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + 2 * i))));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + 2 * i))));
 #else
     (void)dst, (void)src, (void)n;
 #endif
@@ -123,19 +125,20 @@ static inline float lf_to_odd(double x)
 
 /* ---- runs --------------------------------------------------------------------------------------------------------------------------- */
 
-#define LOAD_CASE(DTYPE, S, VALUE)                                                  \
-    case DTYPE:                                                                     \
-        if (stride == sizeof(S)) {                                                  \
-            const S *p = (const void *)src;                                         \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {                 \
-                S v = p[i];                                                         \
-                dst[i] = (T)(VALUE);                                                \
-            }                                                                       \
-        } else                                                                      \
-            for (ptrdiff_t i = 0; i < n; i++) {                                     \
-                S v = *(const S *)(const void *)(src + i * stride);                 \
-                dst[i] = (T)(VALUE);                                                \
-            }                                                                       \
+#define LOAD_CASE(DTYPE, S, VALUE)                                                                                                                   \
+    case DTYPE:                                                                                                                                      \
+        if (stride == sizeof(S)) {                                                                                                                   \
+            const S *p = (const void *)src;                                                                                                          \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                    \
+            {                                                                                                                                        \
+                S v = p[i];                                                                                                                          \
+                dst[i] = (T)(VALUE);                                                                                                                 \
+            }                                                                                                                                        \
+        } else                                                                                                                                       \
+            for (ptrdiff_t i = 0; i < n; i++) {                                                                                                      \
+                S v = *(const S *)(const void *)(src + i * stride);                                                                                  \
+                dst[i] = (T)(VALUE);                                                                                                                 \
+            }                                                                                                                                        \
         return;
 
 /* dst[i] = the element at src + i stride, any dtype. */
@@ -147,7 +150,8 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
     }
     if (stride == 0 && n > 1) {
         NAME(lf_load)(dst, src, dtype, 1, 1);
-        for (ptrdiff_t i = 1; i < n; i++) dst[i] = dst[0];
+        for (ptrdiff_t i = 1; i < n; i++)
+            dst[i] = dst[0];
         return;
     }
 #ifdef LF_T_FLOAT
@@ -157,43 +161,46 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
     }
 #endif
     switch (dtype) {
-    LOAD_CASE(LF_F16, lf_u16_u, lf_f16_to_f32(v))
-    LOAD_CASE(LF_BF16, lf_u16_u, lf_bf16_to_f32(v))
-    LOAD_CASE(LF_F32, lf_f32_u, v)
-    LOAD_CASE(LF_F64, lf_f64_u, v)
-    LOAD_CASE(LF_I8, lf_i8_u, v)
-    LOAD_CASE(LF_I16, lf_i16_u, v)
-    LOAD_CASE(LF_I32, lf_i32_u, v)
-    LOAD_CASE(LF_I64, lf_i64_u, v)
-    LOAD_CASE(LF_U8, lf_u8_u, v)
-    LOAD_CASE(LF_U16, lf_u16_u, v)
-    LOAD_CASE(LF_U32, lf_u32_u, v)
-    LOAD_CASE(LF_U64, lf_u64_u, v)
-    LOAD_CASE(LF_BOOL, lf_u8_u, v != 0)
+        LOAD_CASE(LF_F16, lf_u16_u, lf_f16_to_f32(v))
+        LOAD_CASE(LF_BF16, lf_u16_u, lf_bf16_to_f32(v))
+        LOAD_CASE(LF_F32, lf_f32_u, v)
+        LOAD_CASE(LF_F64, lf_f64_u, v)
+        LOAD_CASE(LF_I8, lf_i8_u, v)
+        LOAD_CASE(LF_I16, lf_i16_u, v)
+        LOAD_CASE(LF_I32, lf_i32_u, v)
+        LOAD_CASE(LF_I64, lf_i64_u, v)
+        LOAD_CASE(LF_U8, lf_u8_u, v)
+        LOAD_CASE(LF_U16, lf_u16_u, v)
+        LOAD_CASE(LF_U32, lf_u32_u, v)
+        LOAD_CASE(LF_U64, lf_u64_u, v)
+        LOAD_CASE(LF_BOOL, lf_u8_u, v != 0)
     }
 }
 
-#define STORE_CASE(DTYPE, S, VALUE)                                                 \
-    case DTYPE:                                                                     \
-        if (stride == sizeof(S)) {                                                  \
-            S *p = (void *)dst;                                                     \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {                 \
-                T v = src[i];                                                       \
-                p[i] = (S)(VALUE);                                                  \
-            }                                                                       \
-        } else                                                                      \
-            for (ptrdiff_t i = 0; i < n; i++) {                                     \
-                T v = src[i];                                                       \
-                *(S *)(void *)(dst + i * stride) = (S)(VALUE);                      \
-            }                                                                       \
+#define STORE_CASE(DTYPE, S, VALUE)                                                                                                                  \
+    case DTYPE:                                                                                                                                      \
+        if (stride == sizeof(S)) {                                                                                                                   \
+            S *p = (void *)dst;                                                                                                                      \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                    \
+            {                                                                                                                                        \
+                T v = src[i];                                                                                                                        \
+                p[i] = (S)(VALUE);                                                                                                                   \
+            }                                                                                                                                        \
+        } else                                                                                                                                       \
+            for (ptrdiff_t i = 0; i < n; i++) {                                                                                                      \
+                T v = src[i];                                                                                                                        \
+                *(S *)(void *)(dst + i * stride) = (S)(VALUE);                                                                                       \
+            }                                                                                                                                        \
         return;
 
 /* The element at dst + i stride = src[i] rounded to a float dtype; stream: past the caches where contiguous. */
 static void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
 {
     if (stride == lf_itemsize(dtype) && dtype == T_DTYPE) {
-        if (stream) lf_stream_bytes(dst, (const char *)src, n * stride);
-        else memcpy(dst, src, (size_t)(n * stride));
+        if (stream)
+            lf_stream_bytes(dst, (const char *)src, n * stride);
+        else
+            memcpy(dst, src, (size_t)(n * stride));
         return;
     }
     if (stride == lf_itemsize(dtype) && stream) {
@@ -212,10 +219,10 @@ static void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *rest
     }
 #endif
     switch (dtype) {
-    STORE_CASE(LF_F16, lf_u16_u, lf_f32_to_f16(NARROW(v)))
-    STORE_CASE(LF_BF16, lf_u16_u, lf_f32_to_bf16(NARROW(v)))
-    STORE_CASE(LF_F32, lf_f32_u, v)
-    STORE_CASE(LF_F64, lf_f64_u, v)
+        STORE_CASE(LF_F16, lf_u16_u, lf_f32_to_f16(NARROW(v)))
+        STORE_CASE(LF_BF16, lf_u16_u, lf_f32_to_bf16(NARROW(v)))
+        STORE_CASE(LF_F32, lf_f32_u, v)
+        STORE_CASE(LF_F64, lf_f64_u, v)
     }
 }
 
@@ -303,7 +310,7 @@ static void lf_pairs_to_tile(float *restrict tile, ptrdiff_t W, const char *src,
             ptrdiff_t l = i + 4 < n ? i : n - 4;
             const lf_f64_u *p[4];
             _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) p[k] = (const void *)(src + off[l + k] + 4 * c);
-            LfQuad a = (LfQuad)(LfTwo){ *p[0], *p[1] }, b = (LfQuad)(LfTwo){ *p[2], *p[3] };
+            LfQuad a = (LfQuad)(LfTwo){*p[0], *p[1]}, b = (LfQuad)(LfTwo){*p[2], *p[3]};
             *(LfQuad *)(void *)(tile + c * W + l) = __builtin_shufflevector(a, b, 0, 2, 4, 6);
             *(LfQuad *)(void *)(tile + (c + 1) * W + l) = __builtin_shufflevector(a, b, 1, 3, 5, 7);
         }
@@ -316,8 +323,8 @@ static void lf_tile_to_pairs(char *dst, const ptrdiff_t *off, const float *restr
             ptrdiff_t l = i + 4 < n ? i : n - 4;
             LfQuad a = *(const LfQuad *)(const void *)(tile + c * W + l), b = *(const LfQuad *)(const void *)(tile + (c + 1) * W + l);
             LfTwo x = (LfTwo)__builtin_shufflevector(a, b, 0, 4, 1, 5), y = (LfTwo)__builtin_shufflevector(a, b, 2, 6, 3, 7);
-            double pair[4] = { x[0], x[1], y[0], y[1] };
-            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) *(lf_f64_u *)(void *)(dst + off[l + k] + 4 * c) = pair[k];
+            double pair[4] = {x[0], x[1], y[0], y[1]};
+            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) * (lf_f64_u *)(void *)(dst + off[l + k] + 4 * c) = pair[k];
         }
 }
 #endif
@@ -334,7 +341,8 @@ static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src
 #endif
     if (n < B || C < SEG) {
         for (ptrdiff_t c = 0; c < C; c++)
-            for (ptrdiff_t l = 0; l < n; l++) tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + off[l] + c * (ptrdiff_t)sizeof(T));
+            for (ptrdiff_t l = 0; l < n; l++)
+                tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + off[l] + c * (ptrdiff_t)sizeof(T));
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
@@ -344,7 +352,7 @@ static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src
             NAME(LfLanes) v[SEG];
             _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = NAME(lf_join)(src + c * (ptrdiff_t)sizeof(T), off + l + k);
             NAME(lf_flip)(v);
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) *(NAME(LfLanes) *)(void *)(tile + (c + k) * W + l) = v[k];
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) * (NAME(LfLanes) *)(void *)(tile + (c + k) * W + l) = v[k];
         }
     }
 }
@@ -360,7 +368,8 @@ static void NAME(lf_tile_to_rows)(char *dst, const ptrdiff_t *off, const T *rest
 #endif
     if (n < B || C < SEG) {
         for (ptrdiff_t l = 0; l < n; l++)
-            for (ptrdiff_t c = 0; c < C; c++) *(T_UNALIGNED *)(void *)(dst + off[l] + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
+            for (ptrdiff_t c = 0; c < C; c++)
+                *(T_UNALIGNED *)(void *)(dst + off[l] + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
@@ -382,11 +391,12 @@ static void NAME(lf_load_tile)(T *restrict tile, const char *src, int dtype, con
 {
     ptrdiff_t item = lf_itemsize(dtype);
     if (lf_evenly(off, item, W)) {
-        for (ptrdiff_t c = 0; c < C; c++) NAME(lf_load)(tile + c * W, src + off[0] + c * cstride, dtype, item, W);
+        for (ptrdiff_t c = 0; c < C; c++)
+            NAME(lf_load)(tile + c * W, src + off[0] + c * cstride, dtype, item, W);
     } else if (cstride == item && dtype == T_DTYPE) {
         NAME(lf_rows_to_tile)(tile, W, src, off, W, C);
     } else {
-        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W);      /* all rows are one run */
+        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W); /* all rows are one run */
         T part[LF_SUBTILE * LF_SUBTILE];
         ptrdiff_t at[LF_SUBTILE];
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
@@ -394,9 +404,11 @@ static void NAME(lf_load_tile)(T *restrict tile, const char *src, int dtype, con
                 ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
                 for (ptrdiff_t k = 0; k < n; k++) {
                     at[k] = k * m * (ptrdiff_t)sizeof(T);
-                    if (!whole) NAME(lf_load)(part + k * m, src + off[l + k] + c * cstride, dtype, cstride, m);
+                    if (!whole)
+                        NAME(lf_load)(part + k * m, src + off[l + k] + c * cstride, dtype, cstride, m);
                 }
-                if (whole) NAME(lf_load)(part, src + off[l], dtype, item, n * m);
+                if (whole)
+                    NAME(lf_load)(part, src + off[l], dtype, item, n * m);
                 NAME(lf_rows_to_tile)(tile + c * W + l, W, (const char *)part, at, n, m);
             }
     }
@@ -408,7 +420,8 @@ static void NAME(lf_store_tile)(char *dst, int dtype, const ptrdiff_t *off, ptrd
 {
     ptrdiff_t item = lf_itemsize(dtype);
     if (lf_evenly(off, item, W)) {
-        for (ptrdiff_t c = 0; c < C; c++) NAME(lf_store)(dst + off[0] + c * cstride, dtype, item, tile + c * W, W, stream);
+        for (ptrdiff_t c = 0; c < C; c++)
+            NAME(lf_store)(dst + off[0] + c * cstride, dtype, item, tile + c * W, W, stream);
     } else if (cstride == item && dtype == T_DTYPE && !stream) {
         NAME(lf_tile_to_rows)(dst, off, tile, W, W, C);
     } else {
@@ -418,9 +431,11 @@ static void NAME(lf_store_tile)(char *dst, int dtype, const ptrdiff_t *off, ptrd
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
             for (ptrdiff_t l = 0; l < W; l += LF_SUBTILE) {
                 ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
-                for (ptrdiff_t k = 0; k < n; k++) at[k] = k * m * (ptrdiff_t)sizeof(T);
+                for (ptrdiff_t k = 0; k < n; k++)
+                    at[k] = k * m * (ptrdiff_t)sizeof(T);
                 NAME(lf_tile_to_rows)((char *)part, at, tile + c * W + l, W, n, m);
-                if (whole) NAME(lf_store)(dst + off[l], dtype, item, part, n * m, stream);
+                if (whole)
+                    NAME(lf_store)(dst + off[l], dtype, item, part, n * m, stream);
                 else
                     for (ptrdiff_t k = 0; k < n; k++)
                         NAME(lf_store)(dst + off[l + k] + c * cstride, dtype, cstride, part + k * m, m, stream);

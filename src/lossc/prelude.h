@@ -46,21 +46,18 @@ static inline double lf_lane_sum(const double *lane)
     return lf_half_lane_sum(a);
 }
 
-static inline double lf_nearest(double x) /* |x| < 2^51 */
-{
-    return (x + 0x1.8p52) - 0x1.8p52;
-}
+static inline double lf_nearest(double x) /* |x| < 2^51 */ { return (x + 0x1.8p52) - 0x1.8p52; }
 
 /* Labels at any address as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
 static void lf_load_labels(int64_t *y, const char *src, int dtype, const ptrdiff_t *off, ptrdiff_t n)
 {
-#define LABELS(code, type, value)                                                                                                           \
-    case code:                                                                                                                              \
-        for (ptrdiff_t l = 0; l < n; l++) {                                                                                                 \
-            type v;                                                                                                                         \
-            memcpy(&v, src + off[l], sizeof v);                                                                                             \
-            y[l] = value;                                                                                                                   \
-        }                                                                                                                                   \
+#define LABELS(code, type, value)                                                                                                                    \
+    case code:                                                                                                                                       \
+        for (ptrdiff_t l = 0; l < n; l++) {                                                                                                          \
+            type v;                                                                                                                                  \
+            memcpy(&v, src + off[l], sizeof v);                                                                                                      \
+            y[l] = value;                                                                                                                            \
+        }                                                                                                                                            \
         break;
     switch (dtype) {
         LABELS(LF_I8, int8_t, v)

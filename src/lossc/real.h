@@ -38,11 +38,11 @@
 #define T_MANT 23
 #define T_BIAS 127
 #define T_EPS 0x1p-23f
-#define T_MIN 0x1p-126f          /* smallest normal */
+#define T_MIN 0x1p-126f /* smallest normal */
 #define T_MAX 0x1.fffffep127f
 #define T_INF __builtin_inff()
 #define T_NAN __builtin_nanf("")
-#define T_LN2_HI 0x1.62e4p-1f    /* 15 bits: n T_LN2_HI is exact for |n| < 2^9, with FMA or without */
+#define T_LN2_HI 0x1.62e4p-1f /* 15 bits: n T_LN2_HI is exact for |n| < 2^9, with FMA or without */
 #define T_LN2_LO 0x1.7f7d1cp-20f
 #define ABS(x) __builtin_fabsf(x)
 #define SQRT(x) __builtin_sqrtf(x)
@@ -61,7 +61,7 @@
 #define T_MAX 0x1.fffffffffffffp1023
 #define T_INF __builtin_inf()
 #define T_NAN __builtin_nan("")
-#define T_LN2_HI 0x1.62e42fefa38p-1   /* 42 bits: n T_LN2_HI is exact for |n| < 2^11 */
+#define T_LN2_HI 0x1.62e42fefa38p-1 /* 42 bits: n T_LN2_HI is exact for |n| < 2^11 */
 #define T_LN2_LO 0x1.ef35793c7673p-45
 #define ABS(x) __builtin_fabs(x)
 #define SQRT(x) __builtin_sqrt(x)
@@ -70,22 +70,28 @@
 
 #if defined LF_T_FLOAT || defined LF_T_DOUBLE
 #define T_LOG2E R(0x1.71547652b82fep+0)
-#define T_MAGIC (R(1.5) * ((U)1 << T_MANT))   /* x + T_MAGIC rounds |x| < 2^(T_MANT - 1) to an integer, found in the low bits */
+#define T_MAGIC (R(1.5) * ((U)1 << T_MANT)) /* x + T_MAGIC rounds |x| < 2^(T_MANT - 1) to an integer, found in the low bits */
 #define SEL(c, a, b) ((c) ? (a) : (b))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))     /* b when either is NaN */
-#define MAX(a, b) ((a) > (b) ? (a) : (b))     /* likewise */
+#define MIN(a, b) ((a) < (b) ? (a) : (b)) /* b when either is NaN */
+#define MAX(a, b) ((a) > (b) ? (a) : (b)) /* likewise */
 #define BITS(x) NAME(lf_bits)(x)
 #define REAL(u) NAME(lf_real)(u)
 
 static inline U NAME(lf_bits)(T x)
 {
-    union { T x; U u; } b = { .x = x };
+    union {
+        T x;
+        U u;
+    } b = {.x = x};
     return b.u;
 }
 
 static inline T NAME(lf_real)(U u)
 {
-    union { U u; T x; } b = { .u = u };
+    union {
+        U u;
+        T x;
+    } b = {.u = u};
     return b.x;
 }
 #endif

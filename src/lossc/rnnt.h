@@ -36,7 +36,8 @@ static void rnnt_lattice(const LfRnntJob *j, ptrdiff_t n)
             b[u] = rnnt_add(next[u] + pb[u], next[u + 1] + pl[u]);
     }
     j->loss[n] = -beta[rnnt_cell(j, 0, 0)];
-    if (!j->g) return;
+    if (!j->g)
+        return;
     for (ptrdiff_t i = 0; i < cells; i++)
         alpha[i] = -INFINITY;
     alpha[rnnt_cell(j, 0, 0)] = 0;
@@ -57,17 +58,6 @@ static double rnnt_entry(const LfRnntJob *j, const char *row, ptrdiff_t c)
     return v;
 }
 
-/* Entry c of a gradient row. */
-static void rnnt_put(const LfRnntJob *j, char *row, ptrdiff_t c, double v)
-{
-    lf_store_f64(row + c * j->row.g_c, j->row.g_dtype, 0, &v, 1, 0);
-}
-
-static double rnnt_clamped(const LfRnntJob *j, double v)
-{
-    return !(j->clamp > 0) ? v : v > j->clamp ? j->clamp : v < -j->clamp ? -j->clamp : v;
-}
-
 static void rnnt_zero(const LfRnntJob *j, char *row)
 {
     const double zero[LF_CTC_RUN] = {0};
@@ -82,15 +72,26 @@ static void NAME(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
 {
     const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n];
     double *blank = j->blank_lp + n * rnnt_cells(j), *label = j->label_lp + n * rnnt_cells(j);
-    if (t >= j->frames[n]) return;
+    if (t >= j->frames[n])
+        return;
     for (ptrdiff_t u = 0; u <= labels; u++) {
         const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + u * j->x_u;
         double M = 0, S = 0;
-        if (j->row.from_logits) NAME(ctc_long_row)(&j->row, x, NULL, 0, &M, &S, scratch);
+        if (j->row.from_logits)
+            NAME(ctc_long_row)(&j->row, x, NULL, 0, &M, &S, scratch);
         const double delta = lf_log1p_f64(S);
         const ptrdiff_t at = rnnt_cell(j, t, u);
         blank[at] = (rnnt_entry(j, x, j->row.blank) - M) - delta;
         label[at] = u < labels ? (rnnt_entry(j, x, j->row.labels[n * (j->width - 2) + u]) - M) - delta : -INFINITY;
+    }
+}
+
+static void NAME(rnnt_finish)(T *row, ptrdiff_t C, T bound, T up)
+{
+#pragma omp simd
+    for (ptrdiff_t c = 0; c < C; c++) {
+        const T v = row[c] > bound ? bound : row[c] < -bound ? -bound : row[c];
+        row[c] = v * up;
     }
 }
 
@@ -100,6 +101,9 @@ static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratc
     const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n], cells = rnnt_cells(j);
     const double *blank = j->blank_lp + n * cells, *label = j->label_lp + n * cells;
     const double *alpha = j->alpha + n * cells, *beta = j->beta + n * cells, z = -j->loss[n], up = j->row.scale[n];
+    T *row = (T *)(scratch + j->row.row_bytes); /* put together there: entries written over streamed ones would be fetched again */
+    LfCtcJob to = j->row;
+    to.g_dtype = T_CODE, to.g_c = sizeof(T), to.stream = 0;
     for (ptrdiff_t u = 0; u < j->width - 1; u++) {
         const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + u * j->x_u;
         char *g = j->g + n * j->row.g_n + t * j->row.g_t + u * j->g_u;
@@ -113,21 +117,18 @@ static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratc
         const double by_label = u < labels ? lf_exp_f64(alpha[at] + label[at] + beta[down + 1] - z) : 0;
         const ptrdiff_t y = u < labels ? j->row.labels[n * (j->width - 2) + u] : j->row.blank;
         const double softmax = j->row.from_logits ? occupancy : 0;
-        double M, S, both = softmax * lf_exp_f64(blank[at]) - by_blank, own = softmax * lf_exp_f64(label[at]) - by_label;
-        if (y == j->row.blank) both -= by_label;
-        if (j->row.from_logits) {
-            const int clamped = j->clamp > 0 && j->clamp < 1;
-            NAME(ctc_long_row)(&j->row, x, g, clamped ? occupancy : occupancy * up, &M, &S, scratch);
-            for (ptrdiff_t c = 0; clamped && c < C; c++) {
-                double v;
-                lf_load_f64(&v, g + c * j->row.g_c, j->row.g_dtype, 0, 1);
-                rnnt_put(j, g, c, rnnt_clamped(j, v) * up);
-            }
-        } else {
-            rnnt_zero(j, g);
-        }
-        rnnt_put(j, g, j->row.blank, rnnt_clamped(j, both) * up);
-        if (y != j->row.blank) rnnt_put(j, g, y, rnnt_clamped(j, own) * up);
+        const double both = softmax * lf_exp_f64(blank[at]) - by_blank - (y == j->row.blank ? by_label : 0);
+        double M, S;
+        if (j->row.from_logits)
+            NAME(ctc_long_row)(&to, x, (char *)row, occupancy, &M, &S, scratch);
+        else
+            memset(row, 0, (size_t)C * sizeof(T));
+        if (u < labels)
+            row[y] = (T)(softmax * lf_exp_f64(label[at]) - by_label);
+        row[j->row.blank] = (T)both;
+        NAME(rnnt_finish)(row, C, (T)(j->clamp > 0 ? j->clamp : INFINITY), (T)up);
+        NAME(lf_store)(g, j->row.g_dtype, j->row.g_c, row, C, j->row.stream);
     }
-    if (j->row.stream) lf_store_fence();
+    if (j->row.stream)
+        lf_store_fence();
 }

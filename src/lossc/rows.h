@@ -24,10 +24,7 @@ typedef struct {
     double f; /* exp(x - m) = f e(x) */
 } NAME(Ref);
 
-static inline int NAME(row_far)(T m)
-{
-    return !(ABS(m) <= T_FAR);
-}
+static inline int NAME(row_far)(T m) { return !(ABS(m) <= T_FAR); }
 
 static inline NAME(Ref) NAME(row_ref)(T m)
 {
@@ -50,15 +47,9 @@ static inline T NAME(row_exp)(T x, T magic, T floor)
 }
 
 /* e where x != m, else 0: by bits, since a selection invites gcc to branch around the exponential and leave the loop scalar. */
-static inline T NAME(row_other)(T e, T x, T m)
-{
-    return REAL(BITS(e) & -(U)(x != m));
-}
+static inline T NAME(row_other)(T e, T x, T m) { return REAL(BITS(e) & -(U)(x != m)); }
 
-static inline T NAME(row_shift)(T x, T m)
-{
-    return x == m ? 0 : x - m;
-}
+static inline T NAME(row_shift)(T x, T m) { return x == m ? 0 : x - m; }
 
 /* log(1 + s), s >= 0, to what T can tell: for float in double with relative error 7e-10, by u = 1 + s = 2^e (1 + f), -0.293 <= f <= 0.415,
  * f = (s - (2^e - 1)) 2^-e, which is s itself where s is small, and f P(f). P is minimax of degree 10 for log(1 + f) / f. */
@@ -175,21 +166,21 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
 /* ---- the rows in hand --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    ptrdiff_t first, n;               /* positions first .. first + n */
+    ptrdiff_t first, n; /* positions first .. first + n */
     ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
-    int64_t label[LF_W];              /* class; -1: adds nothing (ignored, masked or bad) */
-    double wt[LF_W];                  /* class weight of the label, 0 where the row does not count */
-    T m[LF_W], top[LF_W], xt[LF_W];   /* maximum; maximum and logit of the label, shifted if the row is far */
-    T magic[LF_W], floor[LF_W];       /* reference */
-    double f[LF_W], s[LF_W];          /* and S */
-    double mass[LF_W], dot[LF_W];     /* sum of target masses u; sum of u (m - x) */
-    double delta[LF_W], loss[LF_W];   /* log1p(S) */
+    int64_t label[LF_W];            /* class; -1: adds nothing (ignored, masked or bad) */
+    double wt[LF_W];                /* class weight of the label, 0 where the row does not count */
+    T m[LF_W], top[LF_W], xt[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far */
+    T magic[LF_W], floor[LF_W];     /* reference */
+    double f[LF_W], s[LF_W];        /* and S */
+    double mass[LF_W], dot[LF_W];   /* sum of target masses u; sum of u (m - x) */
+    double delta[LF_W], loss[LF_W]; /* log1p(S) */
     /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p */
     T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W];
     double kd[LF_W];
 } NAME(Rows);
 
-static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(Rows) *r, ptrdiff_t *off)
+static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(Rows) * r, ptrdiff_t *off)
 {
     ptrdiff_t index[LF_MAXDIM], p = 0, i = r->first;
     const int last = j->ndim - 1;
@@ -217,8 +208,7 @@ static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(R
 }
 
 /* Elements c .. c + n of a row, from or to buf. */
-static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf,
-                           int put)
+static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, int put)
 {
     const int last = j->cdim - 1;
     while (n) {
@@ -286,7 +276,7 @@ static void NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t 
 }
 
 /* Labels and masks: which rows count, and with what weight. Returns the first position whose label is out of range, or -1. */
-static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) *r)
+static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
 {
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
@@ -331,7 +321,7 @@ static int NAME(row_spread)(const LfRowJob *j)
     return j->op == LF_CE_PROB || (j->op == LF_CE_INDEX && j->smoothing != 0) || (j->t.data && j->op == LF_LOG_SOFTMAX);
 }
 
-static const T *NAME(row_masses)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T *buf)
+static const T *NAME(row_masses)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T *buf)
 {
     const T *w = j->weight, keep = (T)(1 - j->smoothing), even = (T)(j->smoothing / (double)j->c);
     if (j->op == LF_CE_INDEX)
@@ -349,7 +339,7 @@ static const T *NAME(row_masses)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff
     return buf;
 }
 
-static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) *r, T *u)
+static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) * r, T *u)
 {
     const T *w = j->weight, keep = (T)(1 - j->smoothing), even = (T)(j->smoothing / (double)j->c);
     if (j->op == LF_CE_INDEX)
@@ -366,7 +356,7 @@ static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) *r, T *u)
 /* ---- first pass: maximum, S, reference, masses ---------------------------------------------------------------------------------------- */
 
 /* A run of logits, shifted if the row is far. */
-static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T m, T *buf)
+static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, T m, T *buf)
 {
     const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
     if (!NAME(row_far)(m))
@@ -377,7 +367,7 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff
 }
 
 /* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY, top = 0;
@@ -405,7 +395,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
         r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
 }
 
-static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at)
+static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     T m[LF_GROUP];
     I far = 0;
@@ -431,7 +421,7 @@ static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at
 }
 
 /* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
-static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at, T *e)
+static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e)
 {
     double s[LF_GROUP] = {0};
     T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], all[LF_GROUP] = {0}, pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
@@ -463,7 +453,7 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *
     }
 }
 
-static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows) *r, ptrdiff_t at)
+static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     double mass[LF_GROUP] = {0}, dot[LF_GROUP] = {0};
     for (ptrdiff_t c = 0; c < classes; c++)
@@ -477,7 +467,7 @@ static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows
     memcpy(r->dot + at, dot, sizeof dot);
 }
 
-static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, T *x, const T *u, T *e)
+static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, const T *u, T *e)
 {
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
         NAME(group_ref)(x + at, j->c, r, at);
@@ -495,7 +485,7 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) *r, T *x, const T *u,
 
 /* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
 
-static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
+static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
 {
     const int index = j->op == LF_CE_INDEX, losses = index || j->op == LF_CE_PROB;
     const double keep = 1 - j->smoothing;
@@ -526,7 +516,7 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) *r)
         r->loss[l] = 0;
 }
 
-static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
+static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 {
     const int plain = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX;
     ptrdiff_t off[LF_W];
@@ -554,7 +544,7 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) *r)
 }
 
 /* The labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
-static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) *r, ptrdiff_t first, ptrdiff_t n, const T *p, T *patch)
+static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, const T *p, T *patch)
 {
     const T *w = j->weight;
     const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
@@ -602,13 +592,13 @@ LF_EMIT NAME(emit_grad)(T *o, const T *e, ptrdiff_t n, const T *pf, const T *kma
         o[i] = e[i] * LF_LANE(pf) * LF_LANE(kmass);
 }
 
-LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) *r, ptrdiff_t l, const T *pf, int step)
+LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) * r, ptrdiff_t l, const T *pf, int step)
 {
     const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l;
 #pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) {
         const T ku = LF_LANE(k) * u[i], a = (LF_LANE(kmass) - ku) - LF_LANE(kmass) * LF_LANE(q), b = LF_LANE(kmass) * (e[i] * LF_LANE(pf)) - ku;
-        o[i] = x[i] == LF_LANE(m) ? a : b;
+        o[i] = (x[i] == LF_LANE(m)) & (LF_LANE(q) < (T)0.5) ? a : b; /* where p is near 1 */
     }
 }
 
@@ -633,7 +623,7 @@ LF_EMIT NAME(emit_target_grad)(T *o, const T *x, ptrdiff_t n, const T *m, const 
 #undef LF_EMIT
 
 /* Second pass over a tile: x the logits, e their exponentials, u the masses or upstream gradient. */
-static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) *r, const T *x, const T *e, const T *u)
+static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, const T *x, const T *e, const T *u)
 {
     T o[LF_SMALL_C * LF_W];
     const T *w = j->weight;
@@ -699,7 +689,7 @@ static void NAME(row_put)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
 
 /* Second pass over a row that the first has left in the second-level cache. Exponentials are taken again: keeping them there instead was slower,
  * by up to 1.4 at 32000 classes. */
-static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
     const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
@@ -762,7 +752,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t l)
 }
 
 /* Derivative of the unscaled sum by the class weights: sum over rows of k t'_c (-log p_c), and the counts of labels in the mean's denominator. */
-static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) *r, double *gw, double *gw_mass)
+static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, double *gw, double *gw_mass)
 {
     T buf[LF_RUN], t[LF_RUN];
     const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
@@ -789,7 +779,7 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) *r, doubl
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t first, ptrdiff_t n)
+static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n)
 {
     r->first = first, r->n = n;
     NAME(rows_offsets)(j, &j->x, r, r->off_x);
@@ -803,7 +793,7 @@ static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) *r, ptrdiff_t first, p
         NAME(rows_offsets)(j, &j->gt, r, r->off_gt);
 }
 
-static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double *gw_mass)
+static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double *gw_mass)
 {
     const int second = j->gx.data || j->gt.data || gw || j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX;
     if (j->c <= LF_SMALL_C) {
@@ -840,7 +830,7 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double
 }
 
 /* Negative log likelihood: one element of each row. */
-static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) *r, double *gw, double *gw_mass)
+static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double *gw_mass)
 {
     NAME(rows_coefficients)(j, r);
     memset(r->loss, 0, sizeof r->loss);

@@ -15,21 +15,21 @@ typedef struct {
 } Vec;
 
 /* total += sum of term over e = 0 .. n - 1 */
-#define LF_SUM(total, n, term)                                                                                                              \
-    {                                                                                                                                       \
-        double acc_[LF_LANES] = {0};                                                                                                        \
-        ptrdiff_t i_ = 0;                                                                                                                   \
-        for (; i_ + LF_LANES <= (n); i_ += LF_LANES)                                                                                        \
-            _Pragma("omp simd") for (int l_ = 0; l_ < LF_LANES; l_++)                                                                       \
-            {                                                                                                                               \
-                const ptrdiff_t e = i_ + l_;                                                                                                \
-                acc_[l_] += (term);                                                                                                         \
-            }                                                                                                                               \
-        for (int l_ = 0; i_ < (n); i_++, l_++) {                                                                                            \
-            const ptrdiff_t e = i_;                                                                                                         \
-            acc_[l_] += (term);                                                                                                             \
-        }                                                                                                                                   \
-        total += lf_lane_sum(acc_);                                                                                                         \
+#define LF_SUM(total, n, term)                                                                                                                       \
+    {                                                                                                                                                \
+        double acc_[LF_LANES] = {0};                                                                                                                 \
+        ptrdiff_t i_ = 0;                                                                                                                            \
+        for (; i_ + LF_LANES <= (n); i_ += LF_LANES)                                                                                                 \
+            _Pragma("omp simd") for (int l_ = 0; l_ < LF_LANES; l_++)                                                                                \
+            {                                                                                                                                        \
+                const ptrdiff_t e = i_ + l_;                                                                                                         \
+                acc_[l_] += (term);                                                                                                                  \
+            }                                                                                                                                        \
+        for (int l_ = 0; i_ < (n); i_++, l_++) {                                                                                                     \
+            const ptrdiff_t e = i_;                                                                                                                  \
+            acc_[l_] += (term);                                                                                                                      \
+        }                                                                                                                                            \
+        total += lf_lane_sum(acc_);                                                                                                                  \
     }
 
 /* for each run of c .. c + n classes */
@@ -67,10 +67,7 @@ static void vec_out(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n, double *buf)
         vec_move(v->j, &v->j->grad[q], v->j->gradc[q], v->out[q], c, n, buf, 1);
 }
 
-static inline double vec_hinge(double h)
-{
-    return h < 0 ? 0 : h;
-}
+static inline double vec_hinge(double h) { return h < 0 ? 0 : h; }
 
 /* ---- multi margin: sum over i != y of max(0, margin - x_y + x_i)^p / C ----------------------------------------------------------------------- */
 
@@ -131,9 +128,9 @@ static ptrdiff_t multilabel_bad(const Vec *v)
     const LfVectorJob *j = v->j;
     int64_t y[LF_W];
     LF_TARGETS
-        for (ptrdiff_t l = 0; l < m; l++)
-            if (y[l] < 0 || y[l] >= j->c)
-                return from + l;
+    for (ptrdiff_t l = 0; l < m; l++)
+        if (y[l] < 0 || y[l] >= j->c)
+            return from + l;
     return -1;
 }
 
@@ -145,9 +142,9 @@ static void multilabel_others(const Vec *v, ptrdiff_t c, ptrdiff_t n, double *ot
     for (ptrdiff_t e = 0; e < n; e++)
         other[e] = 1;
     LF_TARGETS
-        for (ptrdiff_t l = 0; l < m; l++)
-            if (y[l] >= c && y[l] < c + n)
-                other[y[l] - c] = 0;
+    for (ptrdiff_t l = 0; l < m; l++)
+        if (y[l] >= c && y[l] < c + n)
+            other[y[l] - c] = 0;
 }
 
 static double multilabel_margin(const Vec *v)
@@ -162,13 +159,13 @@ static double multilabel_margin(const Vec *v)
         multilabel_others(v, c, n, other);
         memset(g, 0, sizeof g);
         LF_TARGETS
-            for (ptrdiff_t l = 0; l < m; l++) {
-                double xt;
-                vec_in(v, 0, y[l], 1, &xt);
-                LF_SUM(total, n, other[e] == 0 ? 0 : vec_hinge(1 - xt + x[e]))
-                for (ptrdiff_t e = 0; j->grad[0].data && e < n; e++)
-                    g[e] += other[e] != 0 && 1 - xt + x[e] > 0 ? k : 0;
-            }
+        for (ptrdiff_t l = 0; l < m; l++) {
+            double xt;
+            vec_in(v, 0, y[l], 1, &xt);
+            LF_SUM(total, n, other[e] == 0 ? 0 : vec_hinge(1 - xt + x[e]))
+            for (ptrdiff_t e = 0; j->grad[0].data && e < n; e++)
+                g[e] += other[e] != 0 && 1 - xt + x[e] > 0 ? k : 0;
+        }
         vec_out(v, 0, c, n, g);
     }
     if (j->grad[0].data)
@@ -196,7 +193,9 @@ static double multilabel_margin(const Vec *v)
 
 /* ---- softmax of a position: maximum m, S = sum over all but one maximal element of exp(x - m), as in rows.h ---------------------------------- */
 
-typedef struct { double m, s; } Softmax;
+typedef struct {
+    double m, s;
+} Softmax;
 
 static Softmax softmax_of(const Vec *v)
 {
@@ -302,7 +301,9 @@ static double cosine_embedding(const Vec *v)
 }
 
 /* sum |a - b + eps|^p and its root */
-typedef struct { double sum, root; } Distance;
+typedef struct {
+    double sum, root;
+} Distance;
 
 static Distance distance(const Vec *v, int first, int second)
 {
@@ -421,9 +422,14 @@ static double wasserstein(const Vec *v)
 /* ---- blocks --------------------------------------------------------------------------------------------------------------------------------- */
 
 typedef double (*VecLoss)(const Vec *);
-static const VecLoss vec_losses[] = {
-    [LF_MULTI_MARGIN] = multi_margin, [LF_MULTILABEL_MARGIN] = multilabel_margin, [LF_FOCAL] = focal, [LF_CE_HESSIAN] = cross_entropy_hessian,
-    [LF_COSINE] = cosine_embedding, [LF_TRIPLET] = triplet, [LF_DICE] = dice, [LF_WASSERSTEIN] = wasserstein};
+static const VecLoss vec_losses[] = {[LF_MULTI_MARGIN] = multi_margin,
+                                     [LF_MULTILABEL_MARGIN] = multilabel_margin,
+                                     [LF_FOCAL] = focal,
+                                     [LF_CE_HESSIAN] = cross_entropy_hessian,
+                                     [LF_COSINE] = cosine_embedding,
+                                     [LF_TRIPLET] = triplet,
+                                     [LF_DICE] = dice,
+                                     [LF_WASSERSTEIN] = wasserstein};
 
 static ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
 {
@@ -441,8 +447,8 @@ static void vec_clear(const Vec *v)
     const LfVectorJob *j = v->j;
     double zero[LF_RUN] = {0};
     LF_RUNS
-        for (int q = 0; q < LF_VECTORS; q++)
-            vec_out(v, q, c, n, zero);
+    for (int q = 0; q < LF_VECTORS; q++)
+        vec_out(v, q, c, n, zero);
 }
 
 /* Labels of a position: the first bad one's place, or -1; `counts` is cleared where it is left out. */

@@ -36,15 +36,12 @@ static inline T NAME(lf_exp_curve)(T r)
     return e;
 }
 
-static inline T NAME(lf_exp_tail)(T r)         /* exp(r) - 1 - r */
-{
-    return r * r * NAME(lf_exp_curve)(r);
-}
+static inline T NAME(lf_exp_tail)(T r) /* exp(r) - 1 - r */ { return r * r * NAME(lf_exp_curve)(r); }
 
 #ifdef LF_T_FLOAT
-#define EXP_HI 89.0f          /* exp overflows from 88.73 on */
-#define EXP_LO -104.0f        /* exp rounds to 0 below -103.98 */
-#define EXP_NORMAL -87.3365f  /* exp is a normal number from -87.33654 on */
+#define EXP_HI 89.0f         /* exp overflows from 88.73 on */
+#define EXP_LO -104.0f       /* exp rounds to 0 below -103.98 */
+#define EXP_NORMAL -87.3365f /* exp is a normal number from -87.33654 on */
 #else
 #define EXP_HI 710.0
 #define EXP_LO -746.0
@@ -52,17 +49,20 @@ static inline T NAME(lf_exp_tail)(T r)         /* exp(r) - 1 - r */
 #endif
 
 /* x = n ln2 + r + rlo, for EXP_LO <= x <= EXP_HI; k holds n + 2 T_BIAS in its low bits. */
-typedef struct { T n, r, rlo; U k; } NAME(LfReduced);
+typedef struct {
+    T n, r, rlo;
+    U k;
+} NAME(LfReduced);
 
 static inline NAME(LfReduced) NAME(lf_reduce)(T x)
 {
-    const T magic = T_MAGIC + 2 * T_BIAS;     /* so that halves of k are biased exponents */
+    const T magic = T_MAGIC + 2 * T_BIAS; /* so that halves of k are biased exponents */
     T s = x * T_LOG2E + magic;
     T n = s - magic;
-    T a = x - n * T_LN2_HI;                   /* exact: the product is, and cancels x to a few bits */
+    T a = x - n * T_LN2_HI; /* exact: the product is, and cancels x to a few bits */
     T b = n * T_LN2_LO;
     T r = a - b;
-    return (NAME(LfReduced)){ .n = n, .r = r, .rlo = (a - r) - b, .k = BITS(s) };
+    return (NAME(LfReduced)){.n = n, .r = r, .rlo = (a - r) - b, .k = BITS(s)};
 }
 
 /* y 2^n in two steps, each by a normal power of two: one rounding, also where the result is subnormal; overflows to inf. */
@@ -92,12 +92,14 @@ static inline T NAME(lf_exp_neg)(T x)
     T n = s - magic;
     T r = (c - n * T_LN2_HI) - n * T_LN2_LO;
     T y = R(1.0) + (r + NAME(lf_exp_tail)(r));
-    y *= REAL(BITS(s) << T_MANT);             /* 1 <= n + T_BIAS <= T_BIAS */
+    y *= REAL(BITS(s) << T_MANT); /* 1 <= n + T_BIAS <= T_BIAS */
     return x < EXP_NORMAL ? 0 : y;
 }
 
 /* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
-typedef struct { T hi, lo; } NAME(LfPair);
+typedef struct {
+    T hi, lo;
+} NAME(LfPair);
 
 static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
 {
@@ -106,7 +108,7 @@ static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
     NAME(LfReduced) d = NAME(lf_reduce)(x);
     T q = d.rlo + NAME(lf_exp_tail)(d.r), p = d.r + q, plo = (d.r - p) + q;
     T y = R(1.0) + p, ylo = ((R(1.0) - y) + p) + plo;
-    return (NAME(LfPair)){ NAME(lf_scale)(y, d.k), NAME(lf_scale)(ylo, d.k) };
+    return (NAME(LfPair)){NAME(lf_scale)(y, d.k), NAME(lf_scale)(ylo, d.k)};
 }
 
 /* exp(x) - 1, all reals; relative accuracy near 0.
@@ -115,12 +117,12 @@ static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
 static inline T NAME(lf_expm1)(T x)
 {
     T c = x > EXP_HI ? EXP_HI : x;
-    c = c < -R(2.0) * T_MANT ? -R(2.0) * T_MANT : c;       /* -1 from there on */
+    c = c < -R(2.0) * T_MANT ? -R(2.0) * T_MANT : c; /* -1 from there on */
     NAME(LfReduced) d = NAME(lf_reduce)(c);
     T s = REAL((d.k - T_BIAS - 1) << T_MANT);
     T a = s - R(0.5), b = s * d.r, h = a + b;
     T y = h + (((a - h) + b) + s * (d.rlo + NAME(lf_exp_tail)(d.r)));
-    return ABS(x) < T_EPS / 4 ? x : y + y;                 /* s r may lose bits of a subnormal x */
+    return ABS(x) < T_EPS / 4 ? x : y + y; /* s r may lose bits of a subnormal x */
 }
 
 /* ---- log ---------------------------------------------------------------------------------------------------------------------------- */
@@ -169,12 +171,9 @@ static inline T NAME(lf_log_sum)(T e, T f, T flo)
 }
 
 /* Exponent and mantissa fields of u > 0, normal, in [SQRT_HALF, 2 SQRT_HALF) 2^e: upper bits e + T_BIAS. */
-static inline U NAME(lf_split)(T u)
-{
-    return BITS(u) + (((U)T_BIAS << T_MANT) - SQRT_HALF);
-}
+static inline U NAME(lf_split)(T u) { return BITS(u) + (((U)T_BIAS << T_MANT) - SQRT_HALF); }
 
-static inline T NAME(lf_exponent)(U split)     /* e + T_BIAS, an integer below 2^T_MANT, through the mantissa of 2^T_MANT */
+static inline T NAME(lf_exponent)(U split) /* e + T_BIAS, an integer below 2^T_MANT, through the mantissa of 2^T_MANT */
 {
     const T one = (T)((U)1 << T_MANT);
     return REAL((split >> T_MANT) | BITS(one)) - one;
@@ -199,9 +198,9 @@ static inline T NAME(lf_log)(T x)
 static inline T NAME(lf_log1p)(T x)
 {
     U b = NAME(lf_split)(R(1.0) + x), e = b & ~MANT_MASK;
-    T v = REAL(BITS(x) - e + ((U)T_BIAS << T_MANT));       /* 2^-e x; e = 0 where x is small enough to be subnormal */
-    T t = REAL(((U)(2 * T_BIAS) << T_MANT) - e);           /* 2^-e */
-    t = x > 4 / T_EPS ? 0 : t;                             /* lost against 1, and not a normal number for the largest x */
+    T v = REAL(BITS(x) - e + ((U)T_BIAS << T_MANT)); /* 2^-e x; e = 0 where x is small enough to be subnormal */
+    T t = REAL(((U)(2 * T_BIAS) << T_MANT) - e);     /* 2^-e */
+    t = x > 4 / T_EPS ? 0 : t;                       /* lost against 1, and not a normal number for the largest x */
     T a = t - R(1.0), f = a + v, flo = (a - f) + v;
     T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - T_BIAS, f, flo);
     y = x < T_INF ? y : x;
@@ -221,23 +220,14 @@ static inline T NAME(lf_log1p_pair)(NAME(LfPair) t)
 /* ---- compositions of exp and log ---------------------------------------------------------------------------------------------------- */
 
 /* log(1 + exp(-a)) for a >= 0; max error as lf_softplus. */
-static inline T NAME(lf_log1pexpneg)(T a)
-{
-    return NAME(lf_log1p_pair)(NAME(lf_exp_pair)(a));
-}
+static inline T NAME(lf_log1pexpneg)(T a) { return NAME(lf_log1p_pair)(NAME(lf_exp_pair)(a)); }
 
 /* log(1 + exp(x)), all reals; relative accuracy for very negative x, where it is exp(x).
  * Max error: float 1.13 at 0x1.a07596p-2 | 1.17 at -0x1.c3ed9p-1; double 1.13. */
-static inline T NAME(lf_softplus)(T x)
-{
-    return (x > 0 ? x : 0) + NAME(lf_log1pexpneg)(ABS(x));
-}
+static inline T NAME(lf_softplus)(T x) { return (x > 0 ? x : 0) + NAME(lf_log1pexpneg)(ABS(x)); }
 
 /* log(1 / (1 + exp(-x))), all reals; max error as lf_softplus, at -x. */
-static inline T NAME(lf_logsigmoid)(T x)
-{
-    return -NAME(lf_softplus)(-x);
-}
+static inline T NAME(lf_logsigmoid)(T x) { return -NAME(lf_softplus)(-x); }
 
 /* 1 / (1 + exp(-x)), all reals: t / (1 + t) for x < 0 and 1 / (1 + t) else, with t = exp(-|x|).
  * Max error: float 1.17 at -0x1.03aa7ap+4 | 1.19 at -0x1.03a88cp+4; double 1.07.
@@ -248,14 +238,11 @@ static inline T NAME(lf_sigmoid)(T x)
     T d = R(1.0) + t.hi, dlo = (R(1.0) - d) + t.hi + t.lo;
     T n = x < 0 ? t.hi : R(1.0), nlo = x < 0 ? t.lo : 0;
     T q = n / d;
-    T inv = x < 0 ? R(1.0) - q : q;                        /* 1 / d, nearly */
+    T inv = x < 0 ? R(1.0) - q : q; /* 1 / d, nearly */
     return q + (nlo - q * dlo) * inv;
 }
 
-static inline T NAME(lf_sqrt)(T x)
-{
-    return SQRT(x);
-}
+static inline T NAME(lf_sqrt)(T x) { return SQRT(x); }
 
 /* ---- pow ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -286,7 +273,7 @@ static inline NAME(LfPair) NAME(lf_log_pair)(T x)
     T rest = NAME(lf_log_tail)(f) + q;
     T lo = ((a - h) + f) + (((h - s) - q) - qlo) + (e * T_LN2_LO + rest);
     T hi = s + lo;
-    return (NAME(LfPair)){ hi, (s - hi) + lo };
+    return (NAME(LfPair)){hi, (s - hi) + lo};
 }
 
 /* x^y for x >= 0: exp(p + plo) with p + plo = y log(x). x^0 = 1; 0^y = 0, or inf for y < 0; NaN for 1^inf.
@@ -309,7 +296,7 @@ static inline T NAME(lf_pow)(T x, T y)
 
 /* ---- lgamma ------------------------------------------------------------------------------------------------------------------------- */
 
-#define LGAMMA_SHIFT 8    /* Stirling's series from here on */
+#define LGAMMA_SHIFT 8 /* Stirling's series from here on */
 
 /* lgamma(y) / ((y - 1)(y - 2)) for 1 <= y <= 2, in w = y - 1.5; relative error below 2^-26 (float), 2^-55. */
 static inline T NAME(lf_lgamma_core)(T w)
@@ -368,7 +355,7 @@ static inline T NAME(lf_lgamma)(T x)
     }
     int32_t large = x >= LGAMMA_SHIFT;
     T l = NAME(lf_log)(large ? x : x < 1 ? x : product);
-    T one = x < 1 ? x : y - R(1.0), two = x < 1 ? R(1.0) - x : R(2.0) - y;     /* exact: y = 1 + x may not be */
+    T one = x < 1 ? x : y - R(1.0), two = x < 1 ? R(1.0) - x : R(2.0) - y; /* exact: y = 1 + x may not be */
     T small = (x < 1 ? -l : l) - one * two * NAME(lf_lgamma_core)(x < 1 ? x - R(0.5) : y - R(1.5));
 
     T z = R(1.0) / x, v = z * z;
@@ -376,14 +363,14 @@ static inline T NAME(lf_lgamma)(T x)
     T s = -0.0027777778f + v * 0.00079365079f;
     s = 0.083333333f + v * s;
 #else
-    T s = -0x1.e4286cb0f5398p-6;           /* -3617/122400 */
-    s = s * v + 0x1.a41a41a41a41ap-8;      /* 1/156 */
-    s = s * v + -0x1.f6ab0d9993c7dp-10;    /* -691/360360 */
-    s = s * v + 0x1.b951e2b18ff23p-11;     /* 1/1188 */
-    s = s * v + -0x1.3813813813814p-11;    /* -1/1680 */
-    s = s * v + 0x1.a01a01a01a01ap-11;     /* 1/1260 */
-    s = s * v + -0x1.6c16c16c16c17p-9;     /* -1/360 */
-    s = s * v + 0x1.5555555555555p-4;      /* 1/12 */
+    T s = -0x1.e4286cb0f5398p-6;        /* -3617/122400 */
+    s = s * v + 0x1.a41a41a41a41ap-8;   /* 1/156 */
+    s = s * v + -0x1.f6ab0d9993c7dp-10; /* -691/360360 */
+    s = s * v + 0x1.b951e2b18ff23p-11;  /* 1/1188 */
+    s = s * v + -0x1.3813813813814p-11; /* -1/1680 */
+    s = s * v + 0x1.a01a01a01a01ap-11;  /* 1/1260 */
+    s = s * v + -0x1.6c16c16c16c17p-9;  /* -1/360 */
+    s = s * v + 0x1.5555555555555p-4;   /* 1/12 */
 #endif
     T stirling = (x - R(0.5)) * (l - R(1.0)) + (R(0.41893853320467274178) + z * s);
     stirling = x < T_INF ? stirling : x;
