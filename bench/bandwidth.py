@@ -12,7 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from cases import lossfast, threads, torch
+from functions import lossfast, torch
+from rows import threads
 
 SIZE = 256 << 20
 
@@ -37,9 +38,11 @@ def candidates(n: int, pool: ThreadPoolExecutor):
     def each(f):
         return lambda: list(pool.map(f, *zip(*parts, strict=True)))
 
-    read = [("np.max", each(lambda x, y: x.max()), SIZE),
-            ("np.sum", each(lambda x, y: x.sum()), SIZE),
-            ("np.count_nonzero", each(lambda x, y: np.count_nonzero(x.view(np.bool_))), SIZE)]
+    read = [
+        ("np.max", each(lambda x, y: x.max()), SIZE),
+        ("np.sum", each(lambda x, y: x.sum()), SIZE),
+        ("np.count_nonzero", each(lambda x, y: np.count_nonzero(x.view(np.bool_))), SIZE),
+    ]
     copy = [("np.copyto", each(lambda x, y: np.copyto(y, x)), 2 * SIZE)]
     if torch:
         ta, tb = torch.from_numpy(a), torch.from_numpy(b)
@@ -53,5 +56,7 @@ def candidates(n: int, pool: ThreadPoolExecutor):
 def measure(n: int, clock=time.perf_counter, seconds: float = 0.5) -> dict[str, tuple[float, str]]:
     """{'read': (bytes per second, candidate), 'copy': ...} with n threads."""
     with ThreadPoolExecutor(n) as pool, threads(n):
-        return {kind: max((best_rate(call, moved, seconds, clock), what) for what, call, moved in some)
-                for kind, some in zip(("read", "copy"), candidates(n, pool), strict=True)}
+        return {
+            kind: max((best_rate(call, moved, seconds, clock), what) for what, call, moved in some)
+            for kind, some in zip(("read", "copy"), candidates(n, pool), strict=True)
+        }

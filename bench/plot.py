@@ -41,11 +41,16 @@ def ratios(results, caption: str, file: Path):
             inches = ROW * len(groups[title])
             axes = figure.add_axes(((i * COLUMN + NAMES) / width, y / height, (COLUMN - NAMES - 0.3) / width, inches / height))
             bars(axes, groups[title], limits)
-            axes.annotate(title, (0, 1), (-NAMES * 72 + 9, 5), xycoords="axes fraction", textcoords="offset points",
-                          fontsize=11, weight="bold", color=DARK)
+            axes.annotate(
+                title, (0, 1), (-NAMES * 72 + 9, 5), xycoords="axes fraction", textcoords="offset points", fontsize=11, weight="bold", color=DARK
+            )
     figure.text(0.1 / width, 1 - 0.2 / height, "lossfast: times faster than its peers", fontsize=15, weight="bold", va="top")
-    legend = [Patch(color=REACHED, label="goal reached"), Patch(color=MISSED, label="goal missed"),
-              Patch(color=NO_GOAL, label="no goal"), Line2D([], [], color=DARK, lw=2, label="goal")]
+    legend = [
+        Patch(color=REACHED, label="goal reached"),
+        Patch(color=MISSED, label="goal missed"),
+        Patch(color=NO_GOAL, label="no goal"),
+        Line2D([], [], color=DARK, lw=2, label="goal"),
+    ]
     figure.legend(handles=legend, ncols=4, loc="upper right", bbox_to_anchor=(1, 1 - 0.1 / height), frameon=False, fontsize=9)
     figure.text(0.1 / width, 0.1 / height, caption, fontsize=7.5, color=PALE, va="bottom", linespacing=1.4)
     figure.savefig(file)

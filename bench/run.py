@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import bandwidth
-from cases import ROWS, Row, optional, threads
+from functions import optional
+from rows import ROWS, Row, threads
 
 SAMPLE = 1e-3  # seconds: shorter calls are timed in batches of about this length
 SETTLED = 0.05  # seconds: longer calls need no untimed one before them
@@ -34,6 +35,7 @@ clock = CLOCKS["wall"]
 
 # ---- measuring -------------------------------------------------------------------------------------------
 
+
 @dataclass
 class Result:
     """What one row came to. Times in seconds a call; ratio = peer / lossfast, the median over the rounds."""
@@ -49,7 +51,9 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """'pass', 'MISS', or nothing where nothing was promised or measured."""
+        """'pass', 'MISS', or nothing where nothing was promised or measured, or not in peace."""
+        if self.note == BUSY_NOTE:
+            return ""
         reached = [(self.ratio.get(self.row.against), self.row.goal), (self.fraction, self.row.fraction)]
         met = [got >= goal for got, goal in reached if got is not None and goal is not None]
         return "" if not met else "pass" if all(met) else "MISS"
@@ -112,6 +116,7 @@ def interleave(calls: dict, seconds: float, patience: float) -> tuple[dict[str, 
             used += time.perf_counter() - begin
         else:
             noisy += window
+            time.sleep(WINDOW)
     busy = len(quiet) < ROUNDS[0]
     kept = quiet + noisy if busy else quiet
     return {name: [r[name] for r in kept] for name in calls}, busy
@@ -160,6 +165,7 @@ def measure(row: Row, args, roof) -> Result:
 
 # ---- the machine -----------------------------------------------------------------------------------------
 
+
 def openmp_runtimes() -> list[str]:
     """The OpenMP runtimes in this process. More than one: their idle threads disturb each other (README.md)."""
     try:
@@ -185,9 +191,17 @@ def versions() -> dict[str, str]:
 
 
 def machine(n: int) -> dict:
-    return {"cpu": cpu(), "cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "threads": n, "clock": clock.__name__, "isa": os.environ.get("LOSSFAST_ISA"), "versions": versions(), "openmp": openmp_runtimes(),
-            "omp": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_"))}}
+    return {
+        "cpu": cpu(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "threads": n,
+        "clock": clock.__name__,
+        "isa": os.environ.get("LOSSFAST_ISA"),
+        "versions": versions(),
+        "openmp": openmp_runtimes(),
+        "omp": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_"))},
+    }
 
 
 # ---- tables ----------------------------------------------------------------------------------------------
@@ -217,9 +231,19 @@ def cells(r: Result) -> list[str]:
     if row.against != "torch":
         also.insert(0, f"against {row.against}")
     bests = times(r.best[row.against] / best) if row.against in r.ratio else ""
-    return [row.name, times(r.ratio.get(row.against)), bests, goal, r.verdict, duration(r.median.get("lossfast")), duration(peer),
-            duration(best), f"{r.moved / best / 1e9:.1f}" if best and r.moved >= CACHE else "",
-            "" if r.fraction is None else f"{r.fraction:.0%}", "; ".join(also + [r.note] * bool(r.note))]
+    return [
+        row.name,
+        times(r.ratio.get(row.against)),
+        bests,
+        goal,
+        r.verdict,
+        duration(r.median.get("lossfast")),
+        duration(peer),
+        duration(best),
+        f"{r.moved / best / 1e9:.1f}" if best and r.moved >= CACHE else "",
+        "" if r.fraction is None else f"{r.fraction:.0%}",
+        "; ".join(also + [r.note] * bool(r.note)),
+    ]
 
 
 def table(results: list[Result], markdown: bool) -> str:
@@ -238,8 +262,10 @@ def table(results: list[Result], markdown: bool) -> str:
 
 
 def heading(info: dict, roof) -> str:
-    text = [f"{info['cpu']}, {info['cpus']} CPUs, {info['threads']} threads, {info['clock']}; "
-            + ", ".join(f"{k} {v}" for k, v in info["versions"].items())]
+    text = [
+        f"{info['cpu']}, {info['cpus']} CPUs, {info['threads']} threads, {info['clock']}; "
+        + ", ".join(f"{k} {v}" for k, v in info["versions"].items())
+    ]
     text += [f"memory: {kind} {rate / 1e9:.1f} GB/s ({what})" for kind, (rate, what) in roof.items()]
     if len(info["openmp"]) > 1:
         text += ["WARNING: several OpenMP runtimes in this process, see bench/README.md: " + ", ".join(info["openmp"])]
@@ -261,14 +287,14 @@ def as_json(results, info, roof) -> dict:
 
 # ---- the command -----------------------------------------------------------------------------------------
 
+
 def parse(argv=None):
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("-k", metavar="PATTERN", default="", help="only rows whose name or group this regular expression finds")
     p.add_argument("--issue", type=int, help="only the goal table of this issue")
     p.add_argument("--threads", type=int, default=2, help="for everyone alike (default 2)")
     p.add_argument("--seconds", type=float, default=1.0, help="a row's time budget (default 1; at least 3 rounds are made)")
-    p.add_argument("--patience", type=float, default=2.0, metavar="S",
-                   help="seconds a row may wait for others to leave the CPUs alone (default 2)")
+    p.add_argument("--patience", type=float, default=2.0, metavar="S", help="seconds a row may wait for others to leave the CPUs alone (default 2)")
     p.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time, for a busy machine; only with --threads 1")
     p.add_argument("--peers", default="torch", help="comma list of torch, scipy, numpy (default torch)")
     p.add_argument("--markdown", action="store_true", help="a table for README files")

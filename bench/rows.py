@@ -1,8 +1,7 @@
-"""Every row of the speed goals as data: what is called, on what, against whom, and what it must reach.
+"""Every row of the speed goals as data: which function at which size, and what it must reach.
 
-FUNCTIONS says for each loss how its inputs are made and how the peers spell it; ROWS says which of them is
-measured at which size, and the goal. `Row.build` turns a row into calls without arguments, ready for timing:
-run.py, test_bench.py and overhead.py differ only in what they do with those.
+`Row.build` turns a row into calls without arguments, ready for timing: run.py, test_bench.py and overhead.py
+differ only in what they do with those.
 
 Goals are ratios peer time / lossfast time. `prototype` is what the C prototype of 2026-11 reached on two
 AVX-512 cores, against torch 2.13. A row with no goal is there to be seen.
@@ -11,186 +10,42 @@ AVX-512 cores, against torch 2.13. A row with no goal is there to be seen.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-
-
-def optional(name: str):
-    """The module, or None where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-torch = optional("torch")  # before lossfast: the first one's libgomp serves both (README.md, "One OpenMP")
-special = optional("scipy.special")
-ml_dtypes = optional("ml_dtypes")
-lossfast = optional("lossfast")
-TF = torch and torch.nn.functional
-
-DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
-if ml_dtypes:
-    DTYPES["bfloat16"] = ml_dtypes.bfloat16
-
-
-# ---- inputs: (rng, shape, dtype) -> positional arguments -------------------------------------------------
-
-def normal(rng, shape, dtype, scale=1.0):
-    """Normal deviates, drawn as float32 and rounded to the dtype."""
-    values = rng.standard_normal(shape, np.float32)
-    values *= np.float32(scale)
-    return values.astype(DTYPES[dtype], copy=False)
-
-
-def uniform(rng, shape, dtype, low=0.01, high=0.99):
-    values = rng.random(shape, np.float32)
-    values *= np.float32(high - low)
-    values += np.float32(low)
-    return values.astype(DTYPES[dtype], copy=False)
-
-
-def logits(rng, shape, dtype):
-    return (normal(rng, shape, dtype, 3),)
-
-
-def one_normal(rng, shape, dtype):
-    return (normal(rng, shape, dtype),)
-
-
-def two_normals(rng, shape, dtype):
-    return normal(rng, shape, dtype), normal(rng, shape, dtype)
-
-
-def logits_and_labels(rng, shape, dtype):
-    """Classes on axis 1; int64 labels, the only wide ones torch takes."""
-    return normal(rng, shape, dtype, 3), rng.integers(shape[1], size=shape[:1] + shape[2:])
-
-
-def logits_and_probabilities(rng, shape, dtype):
-    return normal(rng, shape, dtype, 3), uniform(rng, shape, dtype)
-
-
-def two_probabilities(rng, shape, dtype):
-    return uniform(rng, shape, dtype), uniform(rng, shape, dtype)
-
-
-def log_and_probabilities(rng, shape, dtype):
-    return np.log(uniform(rng, shape, "float32")).astype(DTYPES[dtype]), uniform(rng, shape, dtype)
-
-
-def log_rate_and_counts(rng, shape, dtype):
-    return normal(rng, shape, dtype), rng.poisson(2.0, shape).astype(DTYPES[dtype])
-
-
-def mean_target_and_variance(rng, shape, dtype):
-    return *two_normals(rng, shape, dtype), uniform(rng, shape, dtype, 0.1, 2.0)
-
-
-def hidden_weight_and_labels(rng, shape, dtype):
-    positions, width, classes = shape
-    return (normal(rng, (positions, width), dtype), normal(rng, (classes, width), dtype, width**-0.5),
-            rng.integers(classes, size=positions))
-
-
-def ctc_logits(rng, shape, dtype):
-    """(T, N, C, S): half-trained logits, +6 on the classes of one random valid alignment of each sample."""
-    frames, samples, classes, labels = shape
-    values = normal(rng, (frames, samples, classes), "float32")
-    targets = rng.integers(1, classes, (samples, labels))
-    targets[:, 1:] += targets[:, 1:] == targets[:, :-1]  # no repeats, so any frames >= labels will do;
-    targets[targets == classes] = 1                      # a wrap may make one, and `path` leaves room for it
-    for n in range(samples):
-        slots = np.sort(rng.choice(frames // 2, labels, replace=False)) * 2 if frames >= 2 * labels else np.arange(labels)
-        path = np.zeros(frames, np.int64)
-        path[slots] = targets[n]
-        values[np.arange(frames), n, path] += 6
-    lengths = np.full(samples, frames), np.full(samples, labels)
-    return values.astype(DTYPES[dtype], copy=False), targets, *lengths
-
-
-def ctc_log_probs(rng, shape, dtype):
-    values, *rest = ctc_logits(rng, shape, "float32")
-    values -= np.log(np.exp(values).sum(-1, keepdims=True))
-    return values.astype(DTYPES[dtype], copy=False), *rest
-
-
-def rnnt_logits(rng, shape, dtype):
-    """(B, T, U, V): U is the longest target; the joiner's output has U + 1 rows."""
-    samples, frames, labels, classes = shape
-    return (normal(rng, (samples, frames, labels + 1, classes), dtype),
-            rng.integers(classes - 1, size=(samples, labels), dtype=np.int32),
-            np.full(samples, frames, np.int32), np.full(samples, labels, np.int32))
-
-
-# ---- functions -------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Function:
-    """One public function: its inputs, and the same computation in the peers' words.
-
-    `torch` defaults to torch.nn.functional's function of the same name, called with the same arguments;
-    `scipy` and `numpy` take the positional arguments alone and stand for the reduction in `options`;
-    `ours` is lossfast's name where the key is not it.
-    """
-
-    inputs: Callable
-    torch: Callable | None = None
-    scipy: Callable | None = None
-    numpy: Callable | None = None
-    options: dict = field(default_factory=dict)
-    ours: str | None = None
-
-
-def scipy_cross_entropy(x, target):
-    rows = special.log_softmax(x, axis=1)
-    return -np.take_along_axis(rows, np.expand_dims(target, 1), 1).mean()
-
-
-def torch_ctc_from_logits(x, *rest):
-    return TF.ctc_loss(TF.log_softmax(x, -1), *rest)
-
-
-FUNCTIONS = {
-    "logsumexp": Function(logits, lambda x: torch.logsumexp(x, -1), lambda x: special.logsumexp(x, axis=-1)),
-    "softmax": Function(logits, lambda x, **kw: torch.softmax(x, -1, **kw), lambda x: special.softmax(x, axis=-1)),
-    "log_softmax": Function(logits, lambda x, **kw: torch.log_softmax(x, -1, **kw),
-                            lambda x: special.log_softmax(x, axis=-1)),
-    "sigmoid": Function(one_normal, lambda x, **kw: torch.sigmoid(x, **kw), lambda x: special.expit(x)),
-    "logsigmoid": Function(one_normal, None, lambda x: special.log_expit(x)),
-    "softplus": Function(one_normal, None, None, lambda x: np.logaddexp(0, x)),
-    "cross_entropy": Function(logits_and_labels, None, scipy_cross_entropy),
-    "nll_loss": Function(logits_and_labels, None, None,
-                         lambda x, t: -np.take_along_axis(x, np.expand_dims(t, 1), 1).mean()),
-    "mse_loss": Function(two_normals, None, None, lambda x, y: np.square(x - y).mean()),
-    "l1_loss": Function(two_normals, None, None, lambda x, y: np.abs(x - y).mean()),
-    "huber_loss": Function(two_normals, None, lambda x, y: special.huber(1.0, x - y).mean()),
-    "smooth_l1_loss": Function(two_normals, None, lambda x, y: special.huber(1.0, x - y).mean()),
-    "binary_cross_entropy_with_logits": Function(
-        logits_and_probabilities, None, lambda x, y: -(y * special.log_expit(x) + (1 - y) * special.log_expit(-x)).mean()),
-    "binary_cross_entropy": Function(
-        two_probabilities, None, None, lambda x, y: -(y * np.log(x) + (1 - y) * np.log1p(-x)).mean()),
-    "kl_div": Function(log_and_probabilities, None, lambda x, y: (special.xlogy(y, y) - y * x).sum() / len(x),
-                       options={"reduction": "batchmean"}),  # 'mean' warns at every call in torch, which costs it time
-    "poisson_nll_loss": Function(log_rate_and_counts, None, None, lambda x, y: (np.exp(x) - y * x).mean()),
-    "gaussian_nll_loss": Function(mean_target_and_variance, None, None,
-                                  lambda x, y, v: 0.5 * (np.log(v) + np.square(x - y) / v).mean()),
-    "linear_cross_entropy": Function(hidden_weight_and_labels),
-    "ctc_loss": Function(ctc_log_probs),
-    "ctc_loss from logits": Function(ctc_logits, torch_ctc_from_logits, options={"from_logits": True}, ours="ctc_loss"),
-    "ctc_align": Function(ctc_log_probs, ours="ctc_align"),
-    "rnnt_loss": Function(rnnt_logits),
-}
+from functions import DTYPES, FUNCTIONS, TF, lossfast, ml_dtypes, special, torch
 
 SQUARES = ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss")
 LOGS = ("binary_cross_entropy_with_logits", "binary_cross_entropy", "kl_div", "poisson_nll_loss", "gaussian_nll_loss")
-
-
-# ---- rows ------------------------------------------------------------------------------------------------
+FURTHER = (
+    "soft_margin_loss",
+    "hinge_loss",
+    "squared_hinge_loss",
+    "hinge_embedding_loss",
+    "margin_ranking_loss",
+    "quantile_loss",
+    "log_cosh_loss",
+    "poisson_deviance",
+    "gamma_deviance",
+    "gamma_nll_loss",
+    "tweedie_deviance",
+    "tweedie_nll_loss",
+    "js_div",
+    "sigmoid_focal_loss",
+)
+BY_ROW = (
+    "focal_loss",
+    "multilabel_soft_margin_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "cosine_embedding_loss",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
+    "dice_loss",
+    "wasserstein_loss",
+)
 
 VALUE, NONE, OUT, GRAD, FRESH = "value", "none", "out", "value+grad", "value+grad fresh"
 MODES = {
@@ -227,6 +82,8 @@ class Row:
         """The heading it stands under in the table and the plot."""
         if self.issue == 4:
             return "CTC and RNN-T"
+        if self.function in FURTHER + BY_ROW:
+            return "further losses"
         if math.prod(self.shape) <= 1000:
             return "up to 1000 elements"
         if self.function == "linear_cross_entropy" or self.issue == 2:
@@ -303,9 +160,7 @@ def as_tensor(a: np.ndarray):
 
 
 def torch_calls(row: Row, args, options):
-    f = FUNCTIONS[row.function].torch or getattr(TF, row.function, None)
-    if f is None:
-        return {}
+    f = FUNCTIONS[row.function].torch or getattr(TF, row.function)
     options = {k: v for k, v in options.items() if k != "from_logits"}
     x, *rest = map(as_tensor, args)
 
@@ -328,14 +183,24 @@ def torch_calls(row: Row, args, options):
     return calls
 
 
+def peers(row: Row) -> list[str]:
+    """The installed libraries that can do the row, lossfast aside."""
+    function = FUNCTIONS[row.function]
+    plain = row.mode in (VALUE, OUT) and row.dtype in ("float32", "float64")
+    can = {"torch": torch and (function.torch or hasattr(TF, row.function)),
+           "scipy": special and function.scipy and plain, "numpy": function.numpy and plain}
+    return [name for name, able in can.items() if able]
+
+
 def peer_calls(row: Row, args, options):
     function = FUNCTIONS[row.function]
-    calls = torch_calls(row, args, options) if torch else {}
-    if row.mode in (VALUE, OUT) and row.dtype in ("float32", "float64"):
-        if function.scipy and special:
-            calls["scipy"] = lambda: function.scipy(*args)
-        if function.numpy:
-            calls["numpy"] = lambda: function.numpy(*args)
+    calls = {}
+    for name in peers(row):
+        if name == "torch":
+            calls |= torch_calls(row, args, options)
+        else:
+            f = getattr(function, name)
+            calls[name] = lambda f=f: f(*args)
     return calls
 
 
@@ -386,6 +251,11 @@ def rows() -> Iterator[Row]:
         yield Row(3, f, (100_000,), NONE, goal=1, small=small)
     for f in SQUARES + LOGS:
         yield Row(3, f, (1000,), goal=4, prototype="7-24")
+    for mode in (VALUE, GRAD):
+        for f in FURTHER:
+            yield Row(3, f, (1_000_000,), mode, small=small)
+        for f in BY_ROW:
+            yield Row(3, f, (20_000, 100), mode, small=(6, 10))
     yield Row(3, "linear_cross_entropy", (2048, 768, 50000), goal=1, small=(16, 12, 40))
 
     # Issue 4: shapes are (T, N, C, S); goals from log_probs, from logits, with gradient from logits
