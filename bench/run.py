@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import json
 import math
@@ -122,6 +124,13 @@ def interleave(calls: dict, seconds: float, patience: float) -> tuple[dict[str, 
     return {name: [r[name] for r in kept] for name in calls}, busy
 
 
+def release_heap():
+    """Give free memory back to the system, so that a row does not depend on what the rows before it have freed:
+    a large fresh array is cheap or dear (page faults) by whether the heap happens to hold a hole of its size."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def measure(row: Row, args, roof) -> Result:
     try:
         built = row.build()
@@ -136,6 +145,7 @@ def measure(row: Row, args, roof) -> Result:
         result.note = "not in lossfast yet"
     gc.collect()
     gc.disable()
+    release_heap()
     try:
         with threads(args.threads):
             for peer in wanted or [None]:  # each peer in rounds of its own: a slow one takes no time from the others
