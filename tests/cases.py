@@ -95,7 +95,7 @@ def label_sets(rng, shape):
     """Rows of distinct classes ended by -1, as multilabel_margin_loss takes them; what follows the -1 is never read."""
     rows = np.array([rng.permutation(shape[-1]) for _ in range(int(np.prod(shape[:-1])))]).reshape(shape)
     ends = rng.integers(0, shape[-1] + 1, (*shape[:-1], 1))
-    return np.where(np.arange(shape[-1]) == ends, -1, rows)
+    return np.where(np.arange(shape[-1]) == ends, -1, rows).astype(int)
 
 
 # ---- the row --------------------------------------------------------------------------------------------------------
@@ -513,6 +513,20 @@ CASES = [
         ("input1", "input2"),
         algebraic=True,
     ),
+    Case(
+        "focal_loss",
+        "FocalLoss",
+        {"input": normal, "target": labels},
+        ({}, {"target": labels_some_ignored, "weight": per_class, "gamma": 0.5}, {"gamma": 0.0, "ignore_index": 0}),
+        ("input", "weight"),
+        kind="class",
+        edges=(
+            Edge("certain", ([[-INF, 1.0]], [1]), [0], gradient=[[0, 0]]),
+            Edge("almost certain", ([[20.0, 0.0]], [0]), [2.061153620314381e-09 * 2.061153618190204e-09**2], exact=False),
+            Edge("impossible", ([[-INF, 1.0]], [0]), [INF]),
+            Edge("ignored rows may hold anything", ([[NAN, 1.0]], [-100]), [0], gradient=[[0, 0]]),
+        ),
+    ),
     # elementwise losses beyond torch.nn
     Case(
         "sigmoid_focal_loss",
@@ -652,6 +666,27 @@ CASES = [
         ({}, {"margin": 2.0, "swap": True}),
         ("anchor", "positive", "negative"),
         kind="row",
+    ),
+    Case(
+        "dice_loss",
+        "DiceLoss",
+        {"input": unit, "target": binary},
+        ({}, {"target": unit, "smooth": 0.5}),
+        ("input", "target"),
+        kind="row",
+        edges=(Edge("empty masks", ([0.0, 0.0], [0.0, 0.0]), 0), Edge("empty masks, not smoothed", ([0.0, 0.0], [0.0, 0.0]), NAN, {"smooth": 0.0})),
+    ),
+    Case(
+        "wasserstein_loss",
+        "WassersteinLoss",
+        {"input": unit, "target": unit},
+        ({}, {"spacing": 0.5}),
+        ("input", "target"),
+        kind="row",
+        edges=(
+            Edge("across", ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]), 2, gradient=[2, 1, 0]),
+            Edge("nowhere", ([0.5, 0.5], [0.5, 0.5]), 0, gradient=[0, 0]),
+        ),
     ),
     Case(
         "linear_cross_entropy",

@@ -291,6 +291,18 @@ def js_div(input, target, *, log=False, reduction="batchmean", where=True):
     return reduced(loss, reduction, where)
 
 
+def dice_loss(input, target, *, smooth=1.0, reduction="mean", where=True):
+    x, t = real(input), real(target)
+    with np.errstate(invalid="ignore"):
+        return reduced(1 - (2 * (x * t).sum(-1) + LD(smooth)) / (x.sum(-1) + t.sum(-1) + LD(smooth)), reduction, where)
+
+
+def wasserstein_loss(input, target, *, spacing=1.0, reduction="mean", where=True):
+    """Vallender 1974: the area between the two cumulated histograms."""
+    flow = np.cumsum(real(input) - real(target), -1)[..., :-1]
+    return reduced(LD(spacing) * np.abs(flow).sum(-1), reduction, where)
+
+
 def hinge_loss(input, target, *, weight=1, reduction="mean", where=True):
     return reduced(real(weight) * np.maximum(0, 1 - real(target) * real(input)), reduction, where)
 

@@ -214,6 +214,15 @@ def test_elementwise_losses(isa, case):
         report(f"{case.function} {option}", error, 1 if case.algebraic else 2)
 
 
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "row" or c.function == "focal_loss"])
+def test_losses_of_vectors(isa, case):
+    """Within 2 ulp: they are computed in float64 but for what they read.  (linear_cross_entropy's logits are BLAS's float32.)"""
+    for option in range(len(case.options)):
+        args, keywords = case.draw(generator(case.function, option), (500, 11), np.float32, option)
+        want = getattr(reference, case.function)(*args, **keywords, reduction="none")
+        report(f"{case.function} {option}", ulps(call(case, args, keywords | {"reduction": "none"}), want), 2)
+
+
 # ---- means ----------------------------------------------------------------------------------------------------------
 
 

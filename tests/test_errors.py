@@ -339,6 +339,28 @@ def test_class_index_out_of_range(isa, threads, shape, y, message):
         check(IndexError, [message, "target"], lambda: VG(function)(x, y, **options))  # noqa: B023
 
 
+X2 = np.zeros((300, 4), np.float32)
+OTHERS = [  # the other losses of class indices: a bad one at `where`
+    ("focal_loss", lambda y: F.focal_loss(X2, y), (123,)),
+    ("focal_loss", lambda y: VG(F.focal_loss)(X2, y), (123,)),
+    ("multi_margin_loss", lambda y: F.multi_margin_loss(X2, y), (299,)),
+    ("multi_margin_loss", lambda y: VG(F.multi_margin_loss)(X2, y), (299,)),
+    ("multilabel_margin_loss", lambda y: F.multilabel_margin_loss(X2, np.tile(y[:, None], (1, 4))), (7, 0)),
+    ("multilabel_margin_loss", lambda y: VG(F.multilabel_margin_loss)(X2, np.tile(y[:, None], (1, 4))), (7, 0)),
+    ("linear_cross_entropy", lambda y: F.linear_cross_entropy(X2, np.zeros((4, 4), np.float32), y), (123,)),
+    ("linear_cross_entropy", lambda y: VG(F.linear_cross_entropy)(X2, np.zeros((4, 4), np.float32), y), (123,)),
+]
+
+
+@pytest.mark.parametrize("value", [4, 2**40, -(2**63)])
+@pytest.mark.parametrize("call, where", [pytest.param(c, w, id=n) for n, c, w in OTHERS if hasattr(F, n)])
+def test_class_index_of_other_losses(threads, call, where, value):
+    if len(where) == 2 and value < 0:
+        pytest.skip("a negative class ends the set")
+    y = marked(300, [where[0], 299], value)
+    check(IndexError, [f"target[{', '.join(map(str, where))}] = {value} is out of range for 4 classes"], lambda: call(y))
+
+
 def test_class_index_positions_in_any_layout():
     y = marked((3, 50), [(1, 7), (2, 3)], 9)
     x = np.zeros((3, 4, 50), np.float32)

@@ -97,6 +97,26 @@ assert 60 < mb < 66.5, mb
     python(program)
 
 
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="linear_cross_entropy has not landed")
+def test_linear_cross_entropy_never_holds_the_logits(python, tmp_path):
+    """131 MB of logits: forward and gradients stay under 64 MB beside the gradients; the weight may be a memory-mapped file of halves."""
+    program = (
+        MEASURE
+        + f"""
+h, y = np.ones((256, 64), np.float32), np.arange(256)
+np.save({str(tmp_path / "w.npy")!r}, np.zeros((128000, 64), np.float16))
+w = np.load({str(tmp_path / "w.npy")!r}, mmap_mode='r')
+F.linear_cross_entropy(h, w[:1000], y)
+w.sum()
+for call, limit in ((lambda: F.linear_cross_entropy(h, w, y), 64), (lambda: lf.value_and_grad(F.linear_cross_entropy, argnums=(0, 1))(h, w, y), 64 + 16)):
+    mb, result = extra(call)
+    assert mb < limit, mb
+assert abs(F.linear_cross_entropy(h, w, y) - np.log(128000)) < 1e-4
+"""
+    )
+    python(program, alarm=120)
+
+
 def test_nothing_leaks(python):
     """A hundred thousand calls, right and wrong ones, of every kind of result: resident memory stays."""
     program = (

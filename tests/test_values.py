@@ -222,7 +222,7 @@ def calls(draw):
     return x, np.where(rng.random(positions) < 0.2, options["ignore_index"], y), options
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(what=calls(), dtype=st.sampled_from(list(DTYPES)))
 def test_any_call_of_cross_entropy(what, dtype):
     x, target, options = what
