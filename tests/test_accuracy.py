@@ -199,19 +199,24 @@ def test_functions_of_one_number(isa, name):
     report(f"  gradient of {name}", ulps(lf.value_and_grad(getattr(F, name))(x)[1], want), 6)
 
 
+CLAIMED = {"sigmoid_focal_loss": 3, "js_div": 8, "tweedie_nll_loss": 8}  # ulp that formulas.h states beyond 2
+
+
 @pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "elementwise" and c.reductions])
 def test_elementwise_losses(isa, case):
-    """Within 2 ulp, purely algebraic ones within 1; where terms cancel, of the larger term."""
+    """Within 2 ulp or what formulas.h claims, purely algebraic ones within 1; where terms cancel, of the larger term.  A number given as an option
+    is what float32 makes of it."""
     for option in range(len(case.options)):
         args, keywords = case.draw(generator(case.function, option), (20_000,), np.float32, option)
         keywords["reduction"] = "none"
-        want = getattr(reference, case.function)(*args, **keywords)
+        rounded = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in keywords.items()}
+        want = getattr(reference, case.function)(*args, **rounded)
         error = ulps(call(case, args, keywords), want)
         if case.terms:
             wide = [a.astype(float) for a in args]
             term = case.terms(*wide, **case.options[option]) * keywords.get("weight", 1)
             error = error * np.spacing(np.abs(want).astype(np.float32)) / np.spacing(np.maximum(np.abs(want), term).astype(np.float32))
-        report(f"{case.function} {option}", error, 1 if case.algebraic else 2)
+        report(f"{case.function} {option}", error, 1 if case.algebraic else CLAIMED.get(case.function, 2))
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "row" or c.function == "focal_loss"])

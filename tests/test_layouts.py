@@ -98,7 +98,8 @@ def test_layout_does_not_change_a_bit(case, layout):
             for reduction in reductions(case):
                 want_value, want = gradients(case, args, keywords | reduction, names)
                 value, got = gradients(case, other_args, other_keywords | reduction, names)
-                assert bits(call(case, other_args, other_keywords | reduction)) == bits(value) == bits(want_value), (shape, reduction, option)
+                assert bits(value) == bits(want_value), (shape, reduction, option)
+                assert bits(call(case, other_args, other_keywords | reduction)) == bits(call(case, args, keywords | reduction)), (shape, reduction)
                 assert [bits(got[n]) for n in names] == [bits(want[n]) for n in names], (shape, reduction, option)
                 assert all(type(g) is np.ndarray for g in got.values())
 

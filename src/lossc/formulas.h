@@ -452,7 +452,7 @@ LOSS(js_div)
     T brest = ((2 * small - bs) - NAME(lf_product_error)(b, s.hi, bs)) - b * s.lo;
     T farlo = far.lo + (large * NAME(lf_log_rest)(a, la) + NAME(lf_product_error)(large, la, va)) + (arest + brest) / 2 +
               (small * NAME(lf_log_rest)(b, lb) + NAME(lf_product_error)(small, lb, vb));
-    I close = u < R(0.5), none = s.hi == 0;
+    I close = u < R(0.5), none = (x == 0) & (y == 0);
     T up = NAME(lf_log1p)(u), down = close ? NAME(lf_log1p)(-u) : lb;
     up = none ? 0 : up, down = none ? 0 : down;
     return (VG){.v = none    ? 0
@@ -668,24 +668,26 @@ LOSS(gamma_deviance)
                 .bad = NAME(lf_bad)(x <= 0, y <= 0)};
 }
 
-/* Tweedie of power p, not 0, 1 or 2.  a = x^(1-p), b = y^(1-p), r = (y - x)/x:
- *   v  = 2 ((max(y, 0) b/(2-p) - y a)/(1-p) + x a/(2-p)),   gx = 2 a (1 - y/x),   gy = 2 (b - a)/(1-p),   hx = 2 a (1 - p d/x)/x
- * The terms cancel to a d^2/x as y approaches x: for |r| < 1/4 it is a d^2/x times the binomial series' rest
+/* Tweedie of power p, not 0, 1 or 2.  q = y/x, r = q - 1, a = x^(2-p), e_i = (q^(i-p) - 1)/(i-p) by expm1 of a multiple of log q:
+ *   v  = 2 a (q e1 - e2),   gx = 2 a (1 - q)/x,   gy = 2 a e1/x,   hx = 2 a (1 + p r)/x^2
+ * The terms cancel to a r^2 as y approaches x: for |r| < 1/2 it is a r^2 times the binomial series' rest
  *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
- * y < 0 is bad for p > 0, y = 0 for p >= 2.   Relative error below 2^-15/|1 - p| in float, worst just outside |r| = 1/4. */
+ * y < 0 is bad for p > 0, y = 0 for p >= 2.  Computed in double, where what still cancels (a factor of 10) does not reach a float. */
 LOSS(tweedie_deviance)
 {
-    T power = p[0], p1 = R(1.0) - power, p2 = R(2.0) - power, c1 = 2 / p1, c2 = 2 / p2, d = x - y, u = d / x;
-    T a = NAME(lf_pow)(x, p1), b = NAME(lf_pow)(ABS(y), p1), yb = y > 0 ? y * b : 0, h = 1;
-#pragma GCC unroll 32
-    for (int k = T_MANT / 2; k >= 3; k--)
-        h = R(1.0) - u * h * ((R(3.0) - k - power) / k);
-    T far = c1 * (yb / p2 - y * a) + c2 * x * a;
-    return (VG){.v = ABS(u) < R(0.25) ? a * d * u * h : far,
-                .gx = 2 * a * u,
-                .gy = c1 * ((y < 0 ? 0 : b) - a),
-                .hx = 2 * a * (R(1.0) - power * u) / x,
-                .bad = NAME(lf_bad)(x <= 0, ((power > 0) & (y < 0)) | ((power >= 2) & (y <= 0)))};
+    const double X = x, Y = y, power = p[0], p1 = 1 - power, p2 = 2 - power, q = Y / X, r = (Y - X) / X;
+    const double a = lf_pow_f64(X, p2), l = Y > 0 ? lf_log_f64(q) : Y <= 0 ? -INFINITY : Y;
+    const double e1 = lf_expm1_f64(p1 * l) / p1, e2 = lf_expm1_f64(p2 * l) / p2;
+    double h = 1;
+#pragma GCC unroll 64
+    for (int k = T_MANT == 23 ? 28 : 56; k >= 3; k--)
+        h = 1 + r * h * ((3.0 - k - power) / k);
+    const double far = a * (lf_times_f64(q, e1) - e2), near = a * r * (r * h);
+    return (VG){.v = (T)((r < 0 ? -r : r) < 0.5 ? near : 2 * far),
+                .gx = (T)(-2 * a * r / X),
+                .gy = (T)(2 * a * e1 / X),
+                .hx = (T)(2 * a * (1 + power * r) / (X * X)),
+                .bad = NAME(lf_bad)(x <= 0, ((p[0] > 0) & (y < 0)) | ((p[0] >= 2) & (y <= 0)))};
 }
 
 #undef LOG2PI_HI
