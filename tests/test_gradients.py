@@ -79,13 +79,16 @@ def test_gradient_of_other_dtypes(isa, case, option, dtype):
 
 @pytest.mark.parametrize("case, option", EVERY_OPTION)
 def test_value_beside_the_gradient_is_the_value(isa, case, option):
-    if case.function == "sigmoid_focal_loss":
-        pytest.skip("equal but for the compiler's choice of fused operations")
+    """The same bits; sigmoid_focal_loss's two loops differ in what the compiler fuses: its sums and means to an ulp."""
     for shape in case.shapes:
         args, keywords = draw(case, option, shape, "float32")
         for reduction in reductions(case):
             value, _ = gradients(case, args, keywords | reduction, wanted(case, option, shape))
-            assert bits(value) == bits(call(case, args, keywords | reduction)), (shape, reduction)
+            alone = call(case, args, keywords | reduction)
+            if case.function == "sigmoid_focal_loss" and not alone.ndim:
+                assert abs(value - alone) <= np.spacing(alone), (shape, reduction)
+            else:
+                assert bits(value) == bits(alone), (shape, reduction)
 
 
 @pytest.mark.parametrize("case, option", EVERY_OPTION)

@@ -7,9 +7,9 @@ import lossfast.functional as F
 
 
 def test_takes_under_five_milliseconds_beyond_numpys(python):
-    """The best of a few fresh interpreters: the machine may be busy, the best is the library's."""
-    program = "import numpy, time; t = time.perf_counter(); import lossfast; print(time.perf_counter() - t)"
-    best = min(float(python(program)) for _ in range(7))
+    """Processor time, the best of a few fresh interpreters: the machine may be busy."""
+    program = "import numpy, time; t = time.process_time(); import lossfast; print(time.process_time() - t)"
+    best = min(float(python(program)) for _ in range(9))
     assert best < 0.005, f"{best * 1e3:.2f} ms"
 
 
