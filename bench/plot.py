@@ -96,4 +96,8 @@ def bars(axes, rows, limits):
 
 def label(r, ratio: float) -> str:
     text = f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x"
-    return text if r.row.against == "torch" else f"{text} vs {r.row.against.removeprefix('lossfast ')}"
+    if r.row.against != "torch":
+        text += f" vs {r.row.against.removeprefix('lossfast ')}"
+    if r.row.fraction and r.fraction is not None and r.fraction < r.row.fraction:
+        text += f", {r.fraction:.0%} of the roof (goal {r.row.fraction:.0%})"
+    return text

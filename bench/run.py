@@ -273,7 +273,7 @@ def table(results: list[Result], markdown: bool) -> str:
 
 def heading(info: dict, roof) -> str:
     text = [
-        f"{info['cpu']}, {info['cpus']} CPUs, {info['threads']} threads, {info['clock']}; "
+        f"{info['cpu']}, {info['cpus']} CPUs, threads: {info['threads']}, clock: {info['clock']}; "
         + ", ".join(f"{k} {v}" for k, v in info["versions"].items())
     ]
     text += [f"memory: {kind} {rate / 1e9:.1f} GB/s ({what})" for kind, (rate, what) in roof.items()]
