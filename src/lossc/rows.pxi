@@ -145,7 +145,7 @@ cdef cnp.ndarray class_weights(object weight, Py_ssize_t c, bint wide):
         raise TypeError("weight: expected numbers, got dtype bool")
     if w.ndim != 1 or cnp.PyArray_DIM(w, 0) != c:
         raise ValueError(f"weight: expected one number for each of {c} classes, shape ({c},), got shape {shape_of(w)}")
-    return np.ascontiguousarray(w, dtype=np.float64 if wide else np.float32)
+    return np.require(w, np.float64 if wide else np.float32, ["C", "A"])
 
 
 cdef object bad_label(Py_ssize_t position, cnp.ndarray target, tuple shape, Py_ssize_t c):
