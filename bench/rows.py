@@ -187,8 +187,11 @@ def peers(row: Row) -> list[str]:
     """The installed libraries that can do the row, lossfast aside."""
     function = FUNCTIONS[row.function]
     plain = row.mode in (VALUE, OUT) and row.dtype in ("float32", "float64")
-    can = {"torch": torch and (function.torch or hasattr(TF, row.function)),
-           "scipy": special and function.scipy and plain, "numpy": function.numpy and plain}
+    can = {
+        "torch": torch and (function.torch or hasattr(TF, row.function)),
+        "scipy": special and function.scipy and plain,
+        "numpy": function.numpy and plain,
+    }
     return [name for name, able in can.items() if able]
 
 
