@@ -266,7 +266,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if mode == 0:
         result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
     else:
-        result = scalar(totals.sum if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), wide)
+        result = scalar(totals.sum if mode == 2 else totals.sum / denominator, wide)  # C division: NaN for 0 / 0
     if request is None:
         return result
     if grads[1] is not None:
