@@ -7,10 +7,20 @@ import lossfast.functional as F
 
 
 def test_takes_under_five_milliseconds_beyond_numpys(python):
-    """Processor time, the best of a few fresh interpreters: the machine may be busy."""
-    program = "import numpy, time; t = time.process_time(); import lossfast; print(time.process_time() - t)"
-    best = min(float(python(program)) for _ in range(9))
-    assert best < 0.005, f"{best * 1e3:.2f} ms"
+    """This thread's processor time (OpenBLAS's threads spin after NumPy's import), the best of a few fresh interpreters: the machine may be busy.
+
+    Five milliseconds where NumPy's own import takes 50, in proportion where the machine is slower.
+    """
+    program = """
+from time import thread_time
+start = thread_time()
+import numpy
+middle = thread_time()
+import lossfast
+print(middle - start, thread_time() - middle)
+"""
+    numpys, ours = (min(times) for times in zip(*(map(float, python(program).split()) for _ in range(9)), strict=True))
+    assert ours < 0.005 * max(1, numpys / 0.050), f"{ours * 1e3:.2f} ms beside NumPy's {numpys * 1e3:.1f} ms"
 
 
 def test_loads_only_numpy(python):

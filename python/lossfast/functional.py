@@ -5,8 +5,6 @@ and `where`. Every function takes float16, bfloat16, float32 and float64 arrays 
 float32 elements and float64 sums and returns float32 (float64 for float64), and can be given to `lossfast.value_and_grad`.
 """
 
-from __future__ import annotations
-
 from lossfast import _binary, _core, _ctc, _divergence, _linear, _margin, _regression, _vectors
 from lossfast._binary import *  # noqa: F403
 from lossfast._ctc import *  # noqa: F403
