@@ -1,8 +1,6 @@
 """Connectionist temporal classification: the loss, what it says of single frames, and decoding. Part of `lossfast.functional`."""
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
@@ -82,11 +80,8 @@ def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reducti
     return _core.ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, reduction, zero_infinity, from_logits, out)
 
 
-class Feasibility(NamedTuple):
-    """Whether each sample's labels fit its frames, and how many frames are missing."""
-
-    feasible: np.ndarray
-    missing: np.ndarray
+Feasibility = namedtuple("Feasibility", "feasible missing")
+Feasibility.__doc__ = "Whether each sample's labels fit its frames, and how many frames are missing."
 
 
 def ctc_feasible(targets, input_lengths, target_lengths):
@@ -148,24 +143,14 @@ def ctc_posteriors(log_probs, targets, input_lengths, target_lengths, blank=0, *
     return _core.ctc_posteriors(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
 
 
-class TokenSpan(NamedTuple):
-    """One label of an alignment: its class, frames start .. end (exclusive) and their mean score, a log-probability."""
-
-    token: int
-    start: int
-    end: int
-    score: float
+TokenSpan = namedtuple("TokenSpan", "token start end score")
+TokenSpan.__doc__ = "One label of an alignment: its class, frames start .. end (exclusive) and their mean score, a log-probability."
 
 
-class Alignment(NamedTuple):
+class Alignment(namedtuple("Alignment", "labels scores starts ends token_scores score")):
     """The most probable alignment of labels with frames: see `ctc_align`."""
 
-    labels: np.ndarray
-    scores: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    token_scores: np.ndarray
-    score: np.ndarray
+    __slots__ = ()
 
     def spans(self):
         """The labels as a list of `TokenSpan`; for a batch a list of such lists."""
@@ -216,12 +201,8 @@ def ctc_align(log_probs, targets, input_lengths, target_lengths, blank=0, *, fro
     return Alignment(*_core.ctc_align(log_probs, targets, input_lengths, target_lengths, blank, from_logits))
 
 
-class Decoding(NamedTuple):
-    """Decoded labels, padded with -1, how many they are, and their log-probabilities."""
-
-    labels: np.ndarray
-    lengths: np.ndarray
-    scores: np.ndarray
+Decoding = namedtuple("Decoding", "labels lengths scores")
+Decoding.__doc__ = "Decoded labels, padded with -1, how many they are, and their log-probabilities."
 
 
 def ctc_greedy_decode(log_probs, input_lengths=None, blank=0, *, from_logits=False):
