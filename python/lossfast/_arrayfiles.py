@@ -73,6 +73,10 @@ class _Array:
             return wide.view(np.float32)
         return block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
 
+    def origin(self):
+        """What a report says of the array, as plain values."""
+        return {"source": self.name, "shape": list(self.shape), "dtype": self.dtype_name}
+
     def __enter__(self):
         return self
 

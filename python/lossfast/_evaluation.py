@@ -19,6 +19,8 @@ import numpy as np
 
 import lossfast.functional as F
 from lossfast import _core
+from lossfast._arrayfiles import open_array
+from lossfast._ctc_scores import ByUtterance
 from lossfast._tally import Sample, Scores, Tally
 
 __all__ = ["Evaluation", "evaluate"]
@@ -49,6 +51,9 @@ class Evaluation:
     correct, accuracy : int and float, or None
         Samples whose prediction is their target, and their share of the scored ones; the first class wins a tie and a row with NaN is wrong.
         None for a regression loss.
+    infeasible, labels, label_errors, token_error_rate : int, int, int and float, or None
+        For CTC: utterances whose labels do not fit their frames (their loss is infinite), labels of all utterances, the insertions, deletions and
+        substitutions between them and the labels decoded greedily, and their quotient. None for other losses.
     nan, infinite : int
         Samples whose loss is NaN, and whose loss is infinite.
     worst : list of Sample
@@ -65,6 +70,10 @@ class Evaluation:
     perplexity: float | None
     correct: int | None
     accuracy: float | None
+    infeasible: int | None
+    labels: int | None
+    label_errors: int | None
+    token_error_rate: float | None
     nan: int
     infinite: int
     worst: list[Sample]
@@ -107,7 +116,8 @@ def evaluate(
     logits, targets : array_like or path
         As the loss in `lossfast.functional` takes them.
     loss : str
-        The name of a loss in `lossfast.functional`, such as 'cross_entropy' or 'nll_loss'.
+        The name of a loss in `lossfast.functional`, such as 'cross_entropy' or 'mse_loss', or 'ctc': logits (T, N, C) against labels (N, S).
+        The samples of 'ctc' are utterances, and their losses are divided by their numbers of labels.
     worst : int
         How many of the samples with the largest losses to report.
     memory : int
@@ -117,7 +127,8 @@ def evaluate(
     progress : callable, optional
         Called now and then as ``progress(done, total)``, in samples, by the calling thread; at the end with all of them.
     **options
-        The loss's own: `axis`, `weight` (an array or a path), `ignore_index`, `label_smoothing`, ...
+        The loss's own: `axis`, `weight` (an array or a path), `ignore_index`, `label_smoothing`, `delta`, `beta`; for 'ctc' `input_lengths` and
+        `target_lengths` (arrays or paths), `blank` and `batch_first`.
 
     Returns
     -------
@@ -147,9 +158,9 @@ def evaluate(
         if name not in entry.options:
             raise TypeError(f"{loss} has no option {name!r}; it has {', '.join(entry.options) or 'none'}")
     with ExitStack() as files:
-        logits = files.enter_context(_open(logits, "logits", logits_dtype))
-        targets = files.enter_context(_open(targets, "targets"))
-        task = entry.task(getattr(F, loss), logits, targets, **options)
+        logits = files.enter_context(open_array(logits, "logits", logits_dtype))
+        targets = files.enter_context(open_array(targets, "targets"))
+        task = entry.task(getattr(F, entry.function or loss), logits, targets, **options)
         tally = _score_blocks(logits, task, worst, memory, progress)
     mean = tally.losses / tally.weights
     return Evaluation(
@@ -161,17 +172,15 @@ def evaluate(
         perplexity=_exp(mean) if entry.likelihood else None,
         correct=tally.correct,
         accuracy=None if tally.correct is None else tally.correct / tally.scored if tally.scored else math.nan,
+        infeasible=tally.counts.get("infeasible"),
+        labels=tally.counts.get("labels"),
+        label_errors=tally.counts.get("label_errors"),
+        token_error_rate=_share(tally.counts.get("label_errors"), tally.counts.get("labels")),
         nan=tally.losses.nan,
         infinite=tally.losses.positive + tally.losses.negative,
         worst=tally.worst.samples,
-        config={"logits": _origin(logits), "targets": _origin(targets), **task.options},
+        config={"logits": logits.origin(), "targets": targets.origin(), **task.options},
     )
-
-
-def _open(source, name, dtype=None):
-    from lossfast._arrayfiles import open_array  # here, since zipfile would add 10 ms to `import lossfast`
-
-    return open_array(source, name, dtype)
 
 
 # --- Blocks
@@ -389,16 +398,29 @@ class _ByElement:
 
 
 class _Loss(NamedTuple):
-    """How a loss of `lossfast.functional` is evaluated.  `options`: its keywords; `likelihood`: exp(mean) is a perplexity."""
+    """How a loss of `lossfast.functional` is evaluated.
+
+    `options`: its keywords; `likelihood`: exp(mean) is a perplexity; `function`: its name where that is another.
+    """
 
     task: type
     options: tuple[str, ...] = ()
     likelihood: bool = False
+    function: str | None = None
 
 
 LOSSES = {
     "cross_entropy": _Loss(_ByClass, ("axis", "weight", "ignore_index", "label_smoothing"), likelihood=True),
     "nll_loss": _Loss(_ByClass, ("axis", "weight", "ignore_index"), likelihood=True),
+    "ctc": _Loss(ByUtterance, ("input_lengths", "target_lengths", "blank", "batch_first"), function="ctc_loss"),
+    "binary_cross_entropy": _Loss(_ByElement),
+    "binary_cross_entropy_with_logits": _Loss(_ByElement),
+    "huber_loss": _Loss(_ByElement, ("delta",)),
+    "kl_div": _Loss(_ByElement),
+    "l1_loss": _Loss(_ByElement),
+    "mse_loss": _Loss(_ByElement),
+    "poisson_nll_loss": _Loss(_ByElement),
+    "smooth_l1_loss": _Loss(_ByElement, ("beta",)),
 }
 
 
@@ -416,11 +438,11 @@ def _class_weight(source, classes, logits):
     """The weights as floats, and where they came from."""
     if source is None:
         return None, None
-    with _open(source, "weight") as weight:
+    with open_array(source, "weight") as weight:
         if weight.shape != (classes,):
             raise ValueError(f"{weight.name}: expected {classes} class weights, for logits of shape {logits.shape}; got shape {weight.shape}")
         values = weight.decode(weight.read((slice(0, classes),)))
-        return values.astype(np.float64) if values.dtype.kind in "iub" else values.copy(), _origin(weight)
+        return values.astype(np.float64) if values.dtype.kind in "iub" else values.copy(), weight.origin()
 
 
 def _argmax(x, axis):
@@ -459,9 +481,9 @@ def _exp(x):
         return math.inf
 
 
+def _share(part, whole):
+    return None if whole is None else part / whole if whole else math.nan
+
+
 def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _origin(array):
-    return {"source": array.name, "shape": list(array.shape), "dtype": array.dtype_name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,12 +18,15 @@ class Sample:
 
     index: tuple[int, ...]
     loss: float
-    target: int | float
-    prediction: int | float
+    target: int | float | list[int]
+    prediction: int | float | list[int]
 
 
 class Scores(NamedTuple):
-    """A block's samples; every array has the block's sample shape.  `kept` None: all are; `weight` None: all ones; `correct` None: no such thing."""
+    """A block's samples; every array has the block's sample shape.
+
+    `kept` None: all are; `weight` None: all ones; `correct` None: no such thing.  `counts`: what else adds up over the blocks, by name.
+    """
 
     loss: np.ndarray
     target: np.ndarray
@@ -30,6 +34,7 @@ class Scores(NamedTuple):
     correct: np.ndarray | None = None
     kept: np.ndarray | None = None
     weight: np.ndarray | None = None
+    counts: dict[str, int] = {}
 
 
 class ExactSum:
@@ -101,6 +106,7 @@ class Tally:
         self.samples = self.scored = 0
         self.correct = None
         self.losses, self.weights = ExactSum(), ExactSum()
+        self.counts = Counter()
         self.worst = _Worst(worst)
 
     def add(self, scores, start):
@@ -113,6 +119,7 @@ class Tally:
         self.weights.add(np.array([float(loss.size)]) if scores.weight is None else _select(scores.weight, kept))
         if scores.correct is not None:
             self.correct = (self.correct or 0) + int(np.count_nonzero(_select(scores.correct, kept)))
+        self.counts.update(scores.counts)
         self.worst.add(scores, loss, kept, start)
 
     def merge(self, other):
@@ -123,6 +130,7 @@ class Tally:
             self.correct = (self.correct or 0) + other.correct
         self.losses.merge(other.losses)
         self.weights.merge(other.weights)
+        self.counts.update(other.counts)
         self.worst.merge(other.worst.samples)
 
 
@@ -156,7 +164,7 @@ class _Worst:
     @staticmethod
     def _sample(scores, place, start):
         index = tuple(first + int(i) for first, i in zip(start, place))
-        return Sample(index, scores.loss[place].item(), scores.target[place].item(), scores.prediction[place].item())
+        return Sample(index, *(column[place].tolist() for column in (scores.loss, scores.target, scores.prediction)))
 
 
 def _select(values, kept):

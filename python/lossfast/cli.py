@@ -26,6 +26,9 @@ _EPILOG = """\
 LOGITS and TARGETS are .npy files, or members of .npz files: run.npz:logits. Files are read in
 blocks, so that they may be larger than memory, and pickled objects are refused.
 
+--loss ctc takes logits (T, N, C) and labels (N, S), padded, or one utterance's after the other's;
+its samples are utterances, and their losses are divided by their numbers of labels.
+
 exit codes: 0 fine, 1 mean loss above --fail-above (or NaN), 2 usage, 3 bad data, 130 interrupted
 """
 
@@ -47,9 +50,11 @@ def main(argv=None) -> int:
     parser, evaluate = _parsers()
     arguments = parser.parse_args(argv)
     options = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
-    for name in options:
+    for name in [*options, *(name for name in ("tokens", "plot") if getattr(arguments, name) and arguments.loss != "ctc")]:
         if name not in LOSSES[arguments.loss].options:
             evaluate.error(f"{_flag(name)} does not apply to {arguments.loss}")
+    if arguments.plot and importlib.util.find_spec("matplotlib") is None:
+        evaluate.error("--plot needs matplotlib: pip install 'lossfast[plot]'")
     try:
         return _evaluate(arguments, options)
     except KeyboardInterrupt:
@@ -72,6 +77,7 @@ def _fail(message, code):
 
 
 def _evaluate(arguments, options):
+    tokens = None if arguments.tokens is None else _read_tokens(arguments.tokens)
     threads = contextlib.nullcontext() if arguments.threads is None else lossfast.num_threads(arguments.threads)
     began = time.perf_counter()
     with threads, _progress() as progress:
@@ -79,7 +85,7 @@ def _evaluate(arguments, options):
             arguments.logits,
             arguments.targets,
             loss=arguments.loss,
-            worst=arguments.worst,
+            worst=max(arguments.worst, 1) if arguments.plot else arguments.worst,
             memory=arguments.memory,
             logits_dtype=arguments.logits_dtype,
             progress=progress,
@@ -88,10 +94,33 @@ def _evaluate(arguments, options):
     if arguments.json:
         print(json.dumps({**result.to_dict(), "version": _version()}, allow_nan=False))
     else:
-        _print_table(result, time.perf_counter() - began)
+        _print_table(result, time.perf_counter() - began, tokens)
     sys.stdout.flush()
+    if arguments.plot:
+        _plot(arguments, options, result, tokens)
     above = arguments.fail_above is not None and not result.mean <= arguments.fail_above
     return ABOVE if above else OK
+
+
+def _plot(arguments, options, result, tokens):
+    from lossfast._alignment_plot import plot_worst
+
+    drawn = plot_worst(arguments.plot, arguments.logits, arguments.targets, result, tokens, arguments.logits_dtype, **options)
+    print(f"lossfast: {arguments.plot}: alignment of utterance {_index(drawn)}", file=sys.stderr)
+
+
+def _read_tokens(path):
+    """What each class stands for: the lines of a text file, or an array of strings in an .npz file, FILE.npz:NAME."""
+    archive, _, member = path.rpartition(":")
+    if not archive or os.path.exists(path):
+        with open(path, encoding="utf-8") as lines:
+            return [line.rstrip("\n") for line in lines]
+    import numpy as np
+
+    with np.load(archive) as arrays:
+        if member not in arrays or arrays[member].dtype.kind != "U":
+            raise ValueError(f"{path}: expected an array of strings; it holds {', '.join(arrays)}")
+        return arrays[member].tolist()
 
 
 # --- Arguments
@@ -139,6 +168,12 @@ _OPTIONS = {
         type=_bounded(int, -(1 << 63), (1 << 63) - 1, "a 64-bit integer"), metavar="I", help="targets with this value are not scored (default: -100)"
     ),
     "label_smoothing": dict(type=_bounded(float, 0, 1, "a number from 0 to 1"), metavar="EPS", help="share of the target spread over all classes"),
+    "delta": dict(type=float, metavar="D", help="huber_loss: where it becomes linear (default: 1)"),
+    "beta": dict(type=float, metavar="B", help="smooth_l1_loss: where it becomes linear (default: 1)"),
+    "input_lengths": dict(metavar="FILE", help="ctc: frames of each utterance (default: all)"),
+    "target_lengths": dict(metavar="FILE", help="ctc: labels of each utterance (default: all)"),
+    "blank": dict(type=_bounded(int, 0, math.inf, "a class"), metavar="C", help="ctc: class of the blank (default: 0)"),
+    "batch_first": dict(action="store_const", const=True, help="ctc: logits are (N, T, C)"),
 }
 
 
@@ -163,6 +198,8 @@ def _parsers():
     evaluate.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="default: cross_entropy")
     for name, option in _OPTIONS.items():
         evaluate.add_argument(_flag(name), **option)
+    evaluate.add_argument("--tokens", metavar="FILE", help="ctc: what to show for each class; lines of a text file, or strings in FILE.npz:NAME")
+    evaluate.add_argument("--plot", metavar="FILE", help="ctc: draw the alignment of the worst utterance (.png, .pdf, .svg; needs matplotlib)")
     evaluate.add_argument("--logits-dtype", choices=["bfloat16"], help="what two-byte values without a type are")
     evaluate.add_argument("--worst", type=count, default=5, metavar="K", help="samples with the largest losses to show (default: 5)")
     evaluate.add_argument("--fail-above", type=float, metavar="X", help="exit with 1 if the mean loss is above X")
@@ -175,8 +212,8 @@ def _parsers():
 # --- Table
 
 
-def _print_table(result, seconds):
-    title, figures, worst = _title(result), _figures(result, seconds), _worst(result)
+def _print_table(result, seconds, tokens):
+    title, figures, worst = _title(result), _figures(result, seconds), _worst(result, tokens)
     if _rich_serves(sys.stdout):
         return _print_rich(title, figures, worst)
     print(*title, "", sep="\n")
@@ -184,6 +221,9 @@ def _print_table(result, seconds):
     if worst:
         print("", "worst samples", sep="\n")
         _print_columns(worst, ">>>>")
+
+
+_LONGEST = 48  # characters of a target in a table
 
 
 def _print_columns(rows, alignment):
@@ -219,7 +259,8 @@ def _title(result):
 def _figures(result, seconds):
     """Names and values; what is zero or does not apply, and would only make the reader ask, is left out."""
     scored = result.samples - result.ignored
-    rows = [("samples", f"{result.samples:,}"), ("ignored", f"{result.ignored:,}")]
+    rows = [("samples", f"{result.samples:,}")]
+    rows.append(("ignored", f"{result.ignored:,}") if result.infeasible is None else ("infeasible", f"{result.infeasible:,}"))
     if result.denominator != scored:
         rows.append(("sum of weights", f"{result.denominator:.8g}"))
     rows.append(("mean loss", f"{result.mean:.8g}"))
@@ -227,6 +268,8 @@ def _figures(result, seconds):
         rows.append(("perplexity", f"{result.perplexity:.6g}"))
     if result.accuracy is not None:
         rows.append(("accuracy", f"{result.accuracy:.2%}  ({result.correct:,} of {scored:,})"))
+    if result.token_error_rate is not None:
+        rows.append(("token error rate", f"{result.token_error_rate:.2%}  ({result.label_errors:,} of {result.labels:,})"))
     if result.nan:
         rows.append(("NaN losses", f"{result.nan:,}"))
     if result.infinite:
@@ -235,11 +278,26 @@ def _figures(result, seconds):
     return rows
 
 
-def _worst(result):
+def _worst(result, tokens):
     if not result.worst:
         return []
-    rows = [(_index(s.index), f"{s.loss:.6g}", f"{s.target:.6g}", f"{s.prediction:.6g}") for s in result.worst]
+    rows = [(_index(s.index), f"{s.loss:.6g}", _show(s.target, tokens), _show(s.prediction, tokens)) for s in result.worst]
     return [("index", "loss", "target", "predicted"), *rows]
+
+
+def _show(value, tokens):
+    """A class, a number, or a sequence of classes, in the model's own tokens if these are known, cut to what a line holds."""
+    if not isinstance(value, list):
+        return f"{value:.6g}"
+    return _shorten(" ".join(map(str, value)) if tokens is None else _text(value, tokens))
+
+
+def _text(labels, tokens):
+    return "".join(tokens[c] if c < len(tokens) else f"<{c}>" for c in labels)
+
+
+def _shorten(text):
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _index(index):
