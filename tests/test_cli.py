@@ -550,8 +550,8 @@ def test_json(run):
     assert (code, err, out.count("\n")) == (0, "", 1)
     result = json.loads(out, parse_constant=pytest.fail)
     assert set(result) == {
-        "schema_version", "version", "loss", "samples", "ignored", "mean", "denominator", "perplexity", "correct", "accuracy", "nan", "infinite",
-        "worst", "config",
+        "schema_version", "version", "loss", "samples", "ignored", "mean", "denominator", "perplexity", "correct", "accuracy",
+        "infeasible", "labels", "label_errors", "token_error_rate", "nan", "infinite", "worst", "config",
     }  # fmt: skip
     assert result["schema_version"] == 1 and result["version"] == VERSION
     assert set(result["worst"][0]) == {"index", "loss", "target", "prediction"}
