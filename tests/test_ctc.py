@@ -1,5 +1,6 @@
 """CTC: all paths for small shapes, a reference in log space, torch's results, layouts and threads with equal bits, hostile ids and lengths."""
 
+import functools
 import itertools
 import pathlib
 
@@ -30,7 +31,7 @@ def states(labels, blank):
 
 def forward(lp, ext, skip):
     """Log-mass of each state in each frame, before and after the frame's own emission."""
-    before, after = np.full((2, len(lp), len(ext)), -INF)
+    before, after = np.full((2, len(lp), len(ext)), -INF, lp.dtype)
     for t, row in enumerate(lp):
         if t == 0:
             before[0, :2] = 0
@@ -43,9 +44,9 @@ def forward(lp, ext, skip):
     return before, after
 
 
-def reference(x, targets, frames, lengths, blank=0, from_logits=False):
+def reference(x, targets, frames, lengths, blank=0, from_logits=False, real=np.float64):
     """Losses, gradients of their sum, and occupancies, in float64 log space."""
-    x = np.asarray(x).astype(np.float64)
+    x = np.asarray(x).astype(real)
     loss, gradient, occupancy = np.zeros(x.shape[1]), np.zeros_like(x), []
     with np.errstate(all="ignore"):
         for n, (T, S) in enumerate(zip(frames, lengths)):
@@ -150,6 +151,43 @@ def test_tight_frames_and_minus_infinity(isa, rng):
         x[rng.random(x.shape) < 0.1] = -INF
         x[np.isneginf(x).all(-1)] = 0
         check(x, targets, frames, lengths, from_logits=True)
+
+
+@functools.cache
+def wide(gap, C):
+    """Many labels: tight, less tight, on other labels than those of the peaks, fewer of them, with classes excluded; and their reference."""
+    rng = np.random.default_rng(100 * gap + C)
+    T, S = 420, 195
+    x, targets, frames, lengths = ordinary(rng, T, 5, C, S, np.float64, 1.0)
+    lengths[3] = 192
+    for n in range(5):
+        labels = targets[n, : lengths[n]]
+        first = np.cumsum(1 + np.r_[False, np.diff(labels) == 0]) - 1
+        path = np.zeros(T, int)
+        path[first + (np.sort(rng.integers(0, T - first[-1], len(labels))) if n else 0)] = labels
+        x[np.arange(T), n, path] += gap
+        frames[n] = (first[-1] + 4, T - 5, T, T, T)[n]
+    targets[2] = rng.integers(1, C, S)
+    x[:, 4][rng.random((T, C)) < 0.05] = -INF
+    arguments = targets, frames, lengths
+    return x, *arguments, reference(x, *arguments, from_logits=True, real=np.longdouble)[:2]
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="needs a long double of more bits than a double")
+@pytest.mark.parametrize("C", [9, 140])
+@pytest.mark.parametrize("gap", [0, 6, 15, 40])
+def test_wide_lattices(isa, gap, C):
+    """States that can add no more than 2^-100 are dropped: nobody sees it in untrained, half trained or certain logits."""
+    x, *arguments, (want, want_gradient) = wide(gap, C)
+    loss, gradient = value_and_grad(x, *arguments, from_logits=True)
+    finite = np.isfinite(want)
+    assert np.array_equal(loss[~finite], want[~finite]) and finite[1:4].all()
+    rounding = len(x) * 2.0**-53  # once a frame
+    assert np.all(np.abs(loss - want)[finite] <= rounding * np.maximum(1, want[finite]))
+    np.testing.assert_allclose(gradient, want_gradient.astype(float), rtol=0, atol=GRADIENT[np.float64])
+    lp, targets, frames, lengths = (x - np.logaddexp.reduce(x, -1, keepdims=True))[:, 1:4], *(a[1:4] for a in arguments)
+    again = lf.ctc_loss(lp, targets, frames, lengths, reduction="none")
+    assert np.all(np.abs(again - want[1:4]) <= rounding * np.abs(lp).max() + rounding * want[1:4])
 
 
 def test_against_mpmath(rng):
@@ -288,7 +326,7 @@ def test_layouts(isa, rng, C, dtype, layout):
     np.testing.assert_allclose(want[1].astype(float), precise, atol=float(ml_dtypes.finfo(dtype).eps))
 
 
-@pytest.mark.parametrize("shape", [(300, 1, 40, 60), (301, 7, 20, 50), (60, 5, 700, 9)])
+@pytest.mark.parametrize("shape", [(300, 1, 40, 60), (301, 7, 20, 50), (60, 5, 700, 9), (500, 1, 9, 210)])
 def test_threads(isa, rng, shape):
     """The same bits for any number of threads, of a single sample too."""
     x, targets, frames, lengths = ordinary(rng, *shape)

@@ -53,6 +53,27 @@ static int ctc_has_rough(const double *rough, ptrdiff_t frames)
     return any;
 }
 
+/* From one state a frame leads to the blank and at most two classes: their emissions, the two largest for all states, bound the sum over paths. */
+static void ctc_bound_growth(const LfCtcSample *u, ptrdiff_t b, const int32_t *used)
+{
+    const double *q = u->q + b * F * u->columns, *blank = q + u->blank * F;
+    double first[F], second[F], product = 1;
+    for (int l = 0; l < F; l++)
+        first[l] = second[l] = 1e-30; /* so that the product is a double, and what stands there as a logarithm is less */
+    for (ptrdiff_t c = 0; c < u->columns - 1; c++)
+        if (c != u->blank && (!used || used[c])) {
+#pragma omp simd
+            for (int l = 0; l < F; l++) {
+                const double p = q[c * F + l], less = p < first[l] ? p : first[l];
+                second[l] = less > second[l] ? less : second[l];
+                first[l] = p > first[l] ? p : first[l];
+            }
+        }
+    for (int l = 0; l < F && b * F + l < u->steps; l++)
+        product *= (blank[l] > 0 ? blank[l] : 0) + (first[l] + second[l]);
+    u->growth[b] = lf_log_f64(product) * 0x1.71547652b82fep+0;
+}
+
 /* Where the frames of a block lie, as offsets from the sample's; frames beyond the sample's end repeat the last. */
 static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t frames)
 {
@@ -102,6 +123,8 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         }
     }
     u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
+    if (u->growth && !j->path)
+        ctc_bound_growth(u, b, u->classes);
 }
 
 /* q[c F] = entry of column c of the row at x. */
@@ -147,6 +170,8 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
         }
     }
     u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
+    if (u->growth && !j->path)
+        ctc_bound_growth(u, b, NULL);
 }
 
 /* Frames from .. j->steps of sample n get gradient 0 (or NaN). */

@@ -80,7 +80,7 @@ INLINE double ctc_best_of(const CtcState *s, ptrdiff_t i, int label)
 }
 
 /* A score that the best path reaches: that of the best path which stays near the best state of every block. -inf if that leads nowhere. */
-static double ctc_bound(const LfCtcSample *u, CtcTrace *w)
+static double ctc_best_bound(const LfCtcSample *u, CtcTrace *w)
 {
     const ptrdiff_t groups = u->pairs / LANES, reach = CTC_BEAM / 2 / LANES;
     const CtcState *in = &w->again[1];
@@ -105,7 +105,7 @@ static double ctc_bound(const LfCtcSample *u, CtcTrace *w)
 static void ctc_best_half(const LfCtcSample *u, int dir, CtcTrace *w)
 {
     const ptrdiff_t count = ctc_half_blocks(u, dir), groups = u->pairs / LANES;
-    const double bound = u->pairs > 2 * CTC_BEAM ? ctc_bound(u, w) : -INFINITY;
+    const double bound = u->pairs > 2 * CTC_BEAM ? ctc_best_bound(u, w) : -INFINITY;
     CtcState *in = &w->checkpoint[0];
     ctc_best_start(in);
     for (ptrdiff_t j = 0; j < count; j++) {

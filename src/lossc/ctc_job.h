@@ -40,6 +40,7 @@ typedef struct {
     double *shift;                    /* by frame: -log of the factor that was taken out of the emissions */
     double *ratio;                    /* by frame: probability = emission * ratio (from logits) */
     uint8_t *rough;                   /* by block: an emission is 0, too small for a double, or NaN */
+    double *growth;                   /* by block: log2 of what a path's continuations through it amount to at most; or NULL: no pruning */
     ptrdiff_t group;                  /* blocks between two checkpoints */
     ptrdiff_t groups;
     int keep; /* the first passes store every frame: no checkpoints needed */

@@ -21,6 +21,11 @@
  *              With occupancies, states of the second passes may lack what was pruned. There a state below TINY is accepted if even TINY
  *              in its place had an occupancy below 2^-80.
  *
+ * Pruning (first passes): Z is at least the mass of the paths near the largest state, which ctc_bound() finds by a narrow search. In a frame a state
+ * leads to the blank and two classes at most, so the sum of its continuations is below the product over the frames of the sum of the blank's and
+ * the two largest emissions (`growth`). A vector of pairs at either end that even so adds less than 2^-100 Z is dropped, and a state below TINY
+ * that would be dropped is accepted.
+ *
  * Pruning (second passes): a vector of pairs at either end whose occupancies are all below 2^-90 is dropped; occupancy bounds every flow
  * through a state, so what is lost is below 2^-90 for each state dropped.
  *
@@ -38,6 +43,9 @@
 #define EMPTY -0x1p1000 /* exponent of 0: below all others, and differences are finite */
 #define SLOPE 56.0
 #define TINY 0x1p-440
+#define TINY_BITS 440
+#define PRUNED 100.0    /* first passes: a state that can add no more than 2^-PRUNED Z counts for nothing */
+#define CTC_NEAR 16     /* pairs on both sides of the largest state that ctc_bound() looks at */
 #define MAX_SCALE 480.0 /* of occupancies: (2^462) 2^480 is finite */
 
 /* ---- states, stored frames, occupancies ----------------------------------------------------------------------------------------------- */
@@ -152,15 +160,15 @@ INLINE void ctc_slope(V oB, V oL, V left, V *eB, V *eL)
     *eB = ctc_max(oB, ctc_previous(left, *eL) - SLOPE);
 }
 
-/* Advance `in` through block b, eight frames, to `out`. With `store` all frames are kept, with `o` occupancies are made and added up.
- * Returns whether the result is exact to rounding; if not, all of it is to be done again by ctc_exact. */
+/* Advance `in` through block b, eight frames, to `out`. With `store` all frames are kept, with `o` occupancies are made and added up; states below
+ * 2^floor count for nothing. Returns whether the result is exact to rounding; if not, all of it is to be done again by ctc_exact. */
 INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store,
-                          const CtcOccupancy *o)
+                          const CtcOccupancy *o, double floor)
 {
     const ptrdiff_t n = ctc_frames_before(u, dir, b);
     const double *q = u->q + b * u->columns * F;
     const V zero = ctc_splat(0), empty = ctc_splat(EMPTY);
-    V left[F], el = empty, low = ctc_splat(1), blank[F];
+    V left[F], el = empty, blank[F];
     VI bad = (VI){0};
     for (int k = 0; k < F; k++)
         left[k] = blank[k] = zero;
@@ -234,13 +242,13 @@ INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, cons
                 lB = ctc_select(ctc_live(u->reach_b[dir] + i, u->need_b[dir] + i, n + F, u->steps), B, ctc_splat(1));
                 lL = ctc_select(ctc_live(u->reach_l[dir] + i, u->need_l[dir] + i, n + F, u->steps), L, ctc_splat(1));
             }
-            low = ctc_min(low, ctc_min(lB, lL));
+            bad |= (~(lB >= TINY) & (eB > floor + TINY_BITS)) | (~(lL >= TINY) & (eL > floor + TINY_BITS));
         }
     }
     if (o)
         for (int f = 0; f < F; f++)
             o->column[u->blank * F + f] += ctc_sum(blank[f]);
-    return !ctc_any(bad | ~(low >= TINY));
+    return !ctc_any(bad);
 }
 
 /* ---- a block, exact ------------------------------------------------------------------------------------------------------------------- */
@@ -344,13 +352,14 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
 }
 
 /* The instances of ctc_fast_block. */
-static int ctc_fast(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o)
+static int ctc_fast(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
+                    double floor)
 {
     if (o)
-        return dir ? ctc_fast_block(u, 1, b, in, out, NULL, o) : ctc_fast_block(u, 0, b, in, out, NULL, o);
+        return dir ? ctc_fast_block(u, 1, b, in, out, NULL, o, 0) : ctc_fast_block(u, 0, b, in, out, NULL, o, 0);
     if (store)
-        return dir ? ctc_fast_block(u, 1, b, in, out, store, NULL) : ctc_fast_block(u, 0, b, in, out, store, NULL);
-    return dir ? ctc_fast_block(u, 1, b, in, out, NULL, NULL) : ctc_fast_block(u, 0, b, in, out, NULL, NULL);
+        return dir ? ctc_fast_block(u, 1, b, in, out, store, NULL, floor) : ctc_fast_block(u, 0, b, in, out, store, NULL, floor);
+    return dir ? ctc_fast_block(u, 1, b, in, out, NULL, NULL, floor) : ctc_fast_block(u, 0, b, in, out, NULL, NULL, floor);
 }
 
 /* ---- halves ---------------------------------------------------------------------------------------------------------------------------- */
@@ -361,7 +370,7 @@ typedef struct {
 } CtcPace;
 
 static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
-                       double *split, CtcPace *pace)
+                       double floor, double *split, CtcPace *pace)
 {
     const size_t size = (size_t)u->columns * F * sizeof(double);
     if (o)
@@ -371,7 +380,7 @@ static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcStat
     if (!u->rough[b] && ctc_frames_in(u, b) == F && !(o && (o->stored->exact || o->states))) {
         if (pace->hold > 0) {
             pace->hold--;
-        } else if (ctc_fast(u, dir, b, in, out, store, o)) {
+        } else if (ctc_fast(u, dir, b, in, out, store, o, floor)) {
             pace->span = 0;
             return 0;
         } else {
@@ -385,26 +394,6 @@ static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcStat
     return 1;
 }
 
-/* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
-static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork *w)
-{
-    CtcState *in = &w->checkpoint[0];
-    memset(in->m, 0, (size_t)(4 * F) * sizeof(double));
-    for (int i = 0; i < F; i++)
-        ctc_save_state(in, i / LANES, ctc_splat(0), ctc_splat(0), ctc_splat(EMPTY), ctc_splat(EMPTY));
-    in->m[0] = 1, in->m[2 * LANES] = 0;
-    in->lo = 0, in->hi = F / LANES;
-    CtcPace pace = {0, 0};
-    const ptrdiff_t count = ctc_half_blocks(u, dir);
-    for (ptrdiff_t j = 0; j < count; j++) {
-        const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
-        CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
-        w->hard[j] = (uint8_t)ctc_advance(u, dir, ctc_block(u, dir, j), in, out, gradient && u->keep ? &w->slot[j] : NULL, NULL, w->split, &pace);
-        in = out;
-    }
-    w->end = *in;
-}
-
 /* State i of kind 0 (blank) or 1 (label) as mantissa and exponent. */
 INLINE double ctc_state_of(const CtcState *s, ptrdiff_t i, int label, double *e)
 {
@@ -414,6 +403,105 @@ INLINE double ctc_state_of(const CtcState *s, ptrdiff_t i, int label, double *e)
     const double *a = s->m + 4 * LANES * v + l;
     *e = a[(2 + label) * LANES];
     return a[label * LANES];
+}
+
+/* Before the first frame all mass is in blank 0. */
+static void ctc_start(CtcState *s)
+{
+    memset(s->m, 0, (size_t)(4 * F) * sizeof(double));
+    for (int i = 0; i < F; i++)
+        ctc_save_state(s, i / LANES, ctc_splat(0), ctc_splat(0), ctc_splat(EMPTY), ctc_splat(EMPTY));
+    s->m[0] = 1, s->m[2 * LANES] = 0;
+    s->lo = 0, s->hi = F / LANES;
+}
+
+/* n with 2^n <= the largest state of group v < 2^(n+1). */
+INLINE double ctc_top(const CtcState *s, ptrdiff_t v)
+{
+    V B, L, eB, eL;
+    ctc_load_state(s, v, &B, &L, &eB, &eL);
+    ctc_normalise(&B, &eB);
+    ctc_normalise(&L, &eL);
+    const V e = ctc_max(eB, eL);
+    double top = EMPTY;
+    for (int l = 0; l < LANES; l++)
+        top = e[l] > top ? e[l] : top;
+    return top;
+}
+
+/* States that ctc_fast cannot vouch for become 0, and groups far from that of the largest state are dropped. */
+static void ctc_narrow(CtcState *s)
+{
+    const ptrdiff_t reach = CTC_NEAR / LANES;
+    ptrdiff_t at = s->lo;
+    double top = EMPTY;
+    for (ptrdiff_t v = s->lo; v < s->hi; v++) {
+        V *m = (V *)s->m + 4 * v;
+        m[0] = ctc_where(m[0] >= TINY, m[0]), m[1] = ctc_where(m[1] >= TINY, m[1]);
+        const double e = ctc_top(s, v);
+        if (e > top)
+            top = e, at = v;
+    }
+    s->lo = s->lo < at - reach ? at - reach : s->lo;
+    s->hi = s->hi > at + reach + 1 ? at + reach + 1 : s->hi;
+}
+
+/* n with 2^n <= Z: the mass of the paths that stay near the largest state of every block. EMPTY if that leads nowhere. */
+static double ctc_bound(const LfCtcSample *u, CtcWork *w)
+{
+    CtcState *in = &w->checkpoint[0];
+    ctc_start(in);
+    for (ptrdiff_t b = 0; b < u->blocks; b++) {
+        CtcState *out = &w->half[b & 1];
+        if (u->rough[b] || ctc_frames_in(u, b) < F)
+            ctc_exact(u, 0, b, in, out, NULL, NULL, w->split);
+        else
+            ctc_fast(u, 0, b, in, out, NULL, NULL, 0);
+        ctc_narrow(out);
+        in = out;
+    }
+    double e[2], blank = ctc_state_of(in, u->S, 0, &e[0]), label = ctc_state_of(in, u->S - 1, 1, &e[1]);
+    V m = {blank, label}, exponent = {e[0], e[1]};
+    ctc_normalise(&m, &exponent);
+    return exponent[0] > exponent[1] ? exponent[0] : exponent[1];
+}
+
+/* Drop groups at either end whose states are all below 2^floor. */
+static void ctc_clip(CtcState *s, double floor)
+{
+    while (s->lo < s->hi && ctc_top(s, s->lo) < floor)
+        s->lo++;
+    while (s->lo < s->hi && ctc_top(s, s->hi - 1) < floor)
+        s->hi--;
+}
+
+/* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
+static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork *w)
+{
+    CtcPace pace = {0, 0};
+    const ptrdiff_t count = ctc_half_blocks(u, dir);
+    double floor = -INFINITY;
+    if (u->growth) {
+        const double bound = ctc_bound(u, w);
+        if (bound > EMPTY) {
+            floor = bound - PRUNED;
+            for (ptrdiff_t b = 0; b < u->blocks; b++)
+                floor -= u->growth[b];
+        }
+    }
+    CtcState *in = &w->checkpoint[0];
+    ctc_start(in);
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
+        const ptrdiff_t b = ctc_block(u, dir, j);
+        CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
+        floor += u->growth ? u->growth[b] : 0;
+        w->hard[j] = (uint8_t)ctc_advance(u, dir, b, in, out, gradient && u->keep ? &w->slot[j] : NULL, NULL, floor, w->split, &pace);
+        if (u->growth)
+            ctc_clip(out, floor);
+        in = out;
+    }
+    w->end = *in;
 }
 
 /* Z = m 2^e, m in [1, 2) or 0, from the states of both directions where they meet. Products of mantissas lie within 2^-880 .. 2^924. */
@@ -463,7 +551,7 @@ static void ctc_again(const LfCtcSample *u, int dir, ptrdiff_t g, const CtcState
         if (other->hard[j])
             ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, w->split);
         else
-            ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL);
+            ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, 0);
         in = out;
     }
 }
@@ -489,7 +577,7 @@ static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const Ctc
         if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1))
             ctc_again(u, dir, j / u->group, in, other, w);
         const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last, w->states};
-        ctc_advance(u, dir, b, in, out, NULL, &o, w->split, &pace);
+        ctc_advance(u, dir, b, in, out, NULL, &o, 0, w->split, &pace);
         ctc_prune(out, w->last);
         emit(context, b);
         in = out;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define KEEP_BYTES ((size_t)3 << 20)        /* a sample whose frames take no more than this keeps them all */
+#define PRUNE_PAIRS 192                     /* fewer cost less than the bound that pruning needs */
 #define CHECKPOINT_BYTES ((size_t)32 << 20) /* of one direction, as long as that is possible with groups of no more than 64 blocks */
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
@@ -41,6 +42,7 @@ static void take_sample(CtcRegion *r, const LfCtcJob *j, LfCtcSample *u)
     u->shift = ctc_take(r, frames, sizeof(double));
     u->ratio = ctc_take(r, j->from_logits ? frames : 0, sizeof(double));
     u->rough = ctc_take(r, (size_t)u->blocks, 1);
+    u->growth = u->pairs < PRUNE_PAIRS ? NULL : ctc_take(r, (size_t)u->blocks, sizeof(double));
     u->q = ctc_take(r, frames * sizeof(double), (size_t)u->columns);
 }
 
