@@ -4,7 +4,6 @@
 #include "real.h"
 #define T_CODE LF_F64
 #define T_LANES (LF_LANES / 2) /* half the lanes of float, and half the code */
-#define T_SUM lf_half_lane_sum
 #include "vmath.h"
 #include "pack.h"
 #include "formulas.h"
@@ -12,13 +11,11 @@
 #undef LF_T_DOUBLE
 #undef T_CODE
 #undef T_LANES
-#undef T_SUM
 
 #define LF_T_FLOAT
 #include "real.h"
 #define T_CODE LF_F32
 #define T_LANES LF_LANES
-#define T_SUM lf_lane_sum
 #include "vmath.h"
 #include "pack.h"
 #include "formulas.h"

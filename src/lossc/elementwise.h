@@ -1,86 +1,117 @@
-/* Elementwise losses: four loops, stamped out for every line of losses.def, and the block functions that feed them.
+/* Elementwise losses: five loops, stamped out for every line of losses.def, and the block functions that feed them.
  *
- * Order: a chunk of LF_CHUNK elements is summed in T_LANES double lanes (32 for float, 16 for double), lane l taking elements l, l + T_LANES, ...; lanes are added
- *   pairwise, chunks and blocks in order. Terms are T, sums are double: for float a mean of 10^8 terms is within 1 ulp of the exact one.
- * Determinism: a chunk's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
+ * Order: element i of a block is of group i / T_LANES. A group's terms are added into T_SUMS double lanes: in float terms l and l + T_SUMS first
+ *   to each other, in float, halved so that no pair overflows; after LF_ELEM_BLOCK elements the lanes pairwise; such sums and blocks in order.
+ *   The pair's rounding is at most 2^-24 of it and the doubles' none to speak of: a mean is within 2^-24 of the mean magnitude of its terms
+ *   from their exact mean, and much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the
+ *   terms of 'none'.
+ * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
  * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack.
  */
 
-typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p);
-typedef void (*NAME(Loop))(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *sum, I *bad);
+#define T_SUMS (LF_LANES / 2)
+#ifdef LF_T_FLOAT
+#define T_TERMS(v, l) (double)(v[l] / 2 + v[(l) + T_SUMS] / 2)
+#define T_TOTAL(acc) (2 * lf_half_lane_sum(acc))
+#else
+#define T_TERMS(v, l) v[l]
+#define T_TOTAL(acc) lf_half_lane_sum(acc)
+#endif
 
-/* The one loop. `want` is a constant wherever this is inlined, so each loop below holds only what it asks for. */
-static inline __attribute__((always_inline)) void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y, const T *z, const T *param,
-                                                             ptrdiff_t n, T k, T *const *out, double *sum, I *bad)
+typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p);
+typedef void (*NAME(Loop))(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
+
+/* The one loop, over whole groups. `want` is a constant wherever this is inlined, so each loop below holds only what it asks for. */
+static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y, const T *z, const T *param, ptrdiff_t n, T k, T *const *out,
+                              double *acc, I *bad)
 {
     const T p[LF_PARAMS] = {param[0], param[1], param[2], param[3]};
-    double acc[T_LANES] = {0};
+    double sum[T_SUMS];
     I flag[T_LANES] = {0};
-    T pad[3][T_LANES], spill[LF_OUTS][T_LANES];
+    memcpy(sum, acc, sizeof sum);
     for (ptrdiff_t i = 0; i < n; i += T_LANES) {
-        const I m = (I)(n - i < T_LANES ? n - i : T_LANES);
-        const T *a = x + i, *b = y + i, *c = z + i;
-        T *o[LF_OUTS];
-        for (int q = 0; q < LF_OUTS; q++)
-            o[q] = want >> q & 1 ? out[q] + i : NULL;
-        if (m < T_LANES) {
-            for (I l = 0; l < T_LANES; l++) {
-                const I s = l < m ? l : m - 1;
-                pad[0][l] = a[s], pad[1][l] = b[s], pad[2][l] = c[s];
-            }
-            a = pad[0], b = pad[1], c = pad[2];
-            for (int q = 0; q < LF_OUTS; q++)
-                o[q] = spill[q];
-        }
+        T v[T_LANES];
 #pragma omp simd
         for (I l = 0; l < T_LANES; l++) {
-            const NAME(VG) r = f(a[l], b[l], c[l], p);
-            if (want & LF_WANT_SUM)
-                acc[l] += l < m ? (double)r.v : 0.0;
+            const NAME(VG) r = f(x[i + l], y[i + l], z[i + l], p);
+            v[l] = r.v;
             if (want & LF_WANT_V)
-                o[0][l] = r.v + r.c; /* c: what rounding dropped, see formulas.h */
+                out[0][i + l] = r.v + r.c; /* c: what rounding dropped, see formulas.h */
             if (want & LF_WANT_GX)
-                o[1][l] = k * r.gx;
+                out[1][i + l] = k * r.gx;
             if (want & LF_WANT_REST)
-                o[2][l] = k * r.gy, o[3][l] = k * r.gz, o[4][l] = k * r.hx;
+                out[2][i + l] = k * r.gy, out[3][i + l] = k * r.gz, out[4][i + l] = k * r.hx;
+            if (want & LF_WANT_BAD)
+                out[0][i + l] = (T)r.bad;
             flag[l] |= r.bad;
         }
-        if (m < T_LANES)
-            for (int q = 0; q < LF_OUTS; q++)
-                if (want >> q & 1)
-                    memcpy(out[q] + i, spill[q], m * sizeof(T));
+        if (want & LF_WANT_SUM)
+#pragma omp simd
+            for (int l = 0; l < T_SUMS; l++)
+                sum[l] += T_TERMS(v, l);
     }
     I any = 0;
     for (int l = 0; l < T_LANES; l++)
         any |= flag[l];
     *bad |= any;
-    if (want & LF_WANT_SUM)
-        *sum += T_SUM(acc);
+    memcpy(acc, sum, sizeof sum);
 }
 
 #define LF_STAMP(kind, want, name)                                                                                                                   \
-    static void NAME(kind##_##name)(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *sum, I *bad)            \
+    static void NAME(kind##_##name)(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)            \
     {                                                                                                                                                \
-        NAME(loop)(NAME(lf_loss_##name), want, x, y, z, p, n, k, out, sum, bad);                                                                     \
+        NAME(loop)(NAME(lf_loss_##name), want, x, y, z, p, n, k, out, acc, bad);                                                                     \
     }
 #define ELEM(name, inputs, params)                                                                                                                   \
     LF_STAMP(sum, LF_WANT_SUM, name)                                                                                                                 \
     LF_STAMP(map, LF_WANT_V, name)                                                                                                                   \
     LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, name)                                                                                                   \
-    LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, name)
+    LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, name)                                                                                      \
+    LF_STAMP(check, LF_WANT_BAD, name)
 #include "losses.def"
 #undef ELEM
 #undef LF_STAMP
 
-static const struct {
-    NAME(Formula) formula;
-    NAME(Loop) sum, map, grad, full;
-} NAME(elem)[] = {
-#define ELEM(name, inputs, params) {NAME(lf_loss_##name), NAME(sum_##name), NAME(map_##name), NAME(grad_##name), NAME(full_##name)},
+static const NAME(Loop) NAME(elem_loops)[][LF_LOOPS] = {
+#define ELEM(name, inputs, params) {NAME(sum_##name), NAME(map_##name), NAME(grad_##name), NAME(full_##name), NAME(check_##name)},
 #include "losses.def"
 #undef ELEM
 };
+
+/* Whether a loop writes output q. */
+static inline int NAME(elem_writes)(int kind, int q) { return kind == LF_FULL || (kind == LF_GRAD ? q == 1 : kind != LF_SUM && q == 0); }
+
+/* Any number of elements. The last short group is padded with its last element, and its terms, which no sum over a group could tell from
+ * the padding, come from LF_MAP. */
+static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)
+{
+    const NAME(Loop) *loop = NAME(elem_loops)[loss];
+    const ptrdiff_t whole = n / T_LANES * T_LANES;
+    const int m = (int)(n - whole);
+    if (whole)
+        loop[kind](in[0], in[1], in[2], p, whole, k, out, acc, bad);
+    if (!m)
+        return;
+    T pad[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
+    double unused[T_SUMS] = {0};
+    for (int q = 0; q < LF_INPUTS; q++)
+        for (int l = 0; l < T_LANES; l++)
+            pad[q][l] = in[q][whole + (l < m ? l : m - 1)];
+    if (kind != LF_SUM)
+        loop[kind](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
+    for (int q = 0; q < LF_OUTS; q++)
+        if (NAME(elem_writes)(kind, q))
+            memcpy(out[q] + whole, spill[q], m * sizeof(T));
+    if (kind == LF_SUM || kind == LF_GRAD) {
+        T v[T_LANES] = {0};
+        loop[LF_MAP](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
+        memcpy(v, spill[0], m * sizeof(T));
+#pragma omp simd
+        for (int l = 0; l < T_SUMS; l++)
+            acc[l] += T_TERMS(v, l);
+    }
+}
 
 /* An array's elements i .. i + n in the order of the job's shape, from or to `buf`. */
 static void NAME(elem_move)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n, T *buf, int put)
@@ -134,13 +165,19 @@ static void NAME(elem_inputs)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, T (*
         a[q] = j->in[q].data ? NAME(elem_in)(j, &j->in[q], i, n, buf[q]) : a[0];
 }
 
-/* First element of a chunk outside a formula's domain, masked ones aside: 4 * index + argument, or -1. */
-static ptrdiff_t NAME(elem_find_bad)(const LfElemJob *j, const T *const *in, const T *p, const T *where, ptrdiff_t i, ptrdiff_t n)
+/* First element of some outside a formula's domain, masked ones aside: 4 * index + argument, or -1. */
+static __attribute__((noinline)) ptrdiff_t NAME(elem_find_bad)(int loss, const T *const *in, const T *p, const T *where, ptrdiff_t n)
 {
-    for (ptrdiff_t l = 0; l < n; l++) {
-        const I bad = NAME(elem)[j->loss].formula(in[0][l], in[1][l], in[2][l], p).bad;
-        if (bad && !(where && where[l] == 0))
-            return 4 * (i + l) + (bad - 1);
+    T code[LF_CHUNK], *const out[LF_OUTS] = {code};
+    double unused[T_SUMS] = {0};
+    for (ptrdiff_t i = 0; i < n; i += LF_CHUNK) {
+        const ptrdiff_t m = n - i < LF_CHUNK ? n - i : LF_CHUNK;
+        const T *at[LF_INPUTS] = {in[0] + i, in[1] + i, in[2] + i};
+        I bad = 0;
+        NAME(elem_run)(loss, LF_CHECK, at, p, m, 1, out, unused, &bad);
+        for (ptrdiff_t l = 0; bad && l < m; l++)
+            if (code[l] != 0 && !(where && where[i + l] == 0))
+                return 4 * (i + l) + ((int)code[l] - 1);
     }
     return -1;
 }
@@ -177,15 +214,15 @@ static void NAME(elem_scale)(T *a, ptrdiff_t n, const T *w, const T *m, const T 
 
 static double NAME(elem_sum)(const T *a, ptrdiff_t n)
 {
-    double acc[T_LANES] = {0};
+    double acc[T_SUMS] = {0};
     ptrdiff_t i = 0;
-    for (; i + T_LANES <= n; i += T_LANES)
+    for (; i + T_SUMS <= n; i += T_SUMS)
 #pragma omp simd
-        for (int l = 0; l < T_LANES; l++)
+        for (int l = 0; l < T_SUMS; l++)
             acc[l] += a[i + l];
     for (int l = 0; i < n; i++, l++)
         acc[l] += a[i];
-    return T_SUM(acc);
+    return lf_half_lane_sum(acc);
 }
 
 /* Sum of the weights that count, or how many elements do. */
@@ -197,57 +234,79 @@ static double NAME(elem_mass)(const LfElemJob *j, const NAME(Factors) * f, ptrdi
     return NAME(elem_sum)(a, n);
 }
 
+/* Whether every array of a job that writes no more than v or gx can be used in place. */
+static int NAME(elem_in_place)(const LfElemJob *j)
+{
+    const LfArray *const all[] = {&j->in[0], &j->in[1], &j->in[2], &j->out, &j->grad[0]};
+    for (int q = 0; q < 5; q++)
+        if (all[q]->data && !NAME(elem_direct)(j, all[q], 0))
+            return 0;
+    return 1;
+}
+
+/* A chunk's values, and gradients if `full`, times the factors; the sum of the values. */
+static double NAME(elem_weigh)(const LfElemJob *j, const NAME(Factors) * f, ptrdiff_t n, int full, T *const *out)
+{
+    NAME(elem_scale)(out[0], n, f->w, f->m, NULL);
+    for (int q = 1; full && q < LF_OUTS; q++)
+        if (q < 4 ? j->grad[q - 1].data : j->hess.data)
+            NAME(elem_scale)(out[q], n, f->w, f->m, f->u);
+    return j->sum ? NAME(elem_sum)(out[0], n) : 0;
+}
+
+/* The gradient by weight of a chunk: the unweighted values. */
+static void NAME(elem_by_weight)(const LfElemJob *j, const NAME(Factors) * f, ptrdiff_t i, ptrdiff_t n, const T *v)
+{
+    T g[LF_CHUNK];
+    for (ptrdiff_t l = 0; l < n; l++)
+        g[l] = (T)j->scale * v[l] + (T)j->weight_offset;
+    NAME(elem_scale)(g, n, NULL, f->m, f->u);
+    NAME(elem_move)(j, &j->grad[3], i, n, g, 1);
+}
+
 static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
-    const ptrdiff_t start = b * LF_ELEM_BLOCK, end = j->size - start < LF_ELEM_BLOCK ? j->size : start + LF_ELEM_BLOCK;
+    const ptrdiff_t start = b * j->block, end = j->size - start < j->block ? j->size : start + j->block;
     const int factors = j->weight.data || j->where.data || j->upstream.data;
     const int rest = j->grad[1].data || j->grad[2].data || j->grad[3].data || j->hess.data;
     const int full = rest || (j->grad[0].data && (factors || j->out.data));
-    const int map = !full && (j->out.data || (factors && j->sum));
+    const int map = j->out.data || (factors && j->sum);
+    const int kind = full ? LF_FULL : map ? LF_MAP : j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
+    const int whole = !full && !factors && !j->stream && kind != LF_CHECK && NAME(elem_in_place)(j); /* no chunk is needed */
+    const ptrdiff_t step = whole ? LF_ELEM_BLOCK : LF_CHUNK;
     const T p[LF_PARAMS] = {(T)j->param[0], (T)j->param[1], (T)j->param[2], (T)j->param[3]};
     const T k = (T)j->scale;
+    const LfArray *const dst[LF_OUTS] = {&j->out, &j->grad[0], &j->grad[1], &j->grad[2], &j->hess};
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK];
     NAME(Factors) f;
-    double sum = 0, mass = 0;
+    double acc[T_SUMS] = {0}, sum = 0, mass = 0;
     ptrdiff_t first_bad = -1;
-    for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
-        const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
+    for (ptrdiff_t i = start; i < end; i += step) {
+        const ptrdiff_t n = end - i < step ? end - i : step;
         const T *a[LF_INPUTS];
-        NAME(elem_inputs)(j, i, n, in, a);
-        const LfArray *const dst[LF_OUTS] = {&j->out, &j->grad[0], &j->grad[1], &j->grad[2], &j->hess};
         T *out[LF_OUTS];
+        I bad = 0;
+        NAME(elem_inputs)(j, i, n, in, a);
         for (int q = 0; q < LF_OUTS; q++) {
             T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i) : NULL;
             out[q] = direct ? direct : o[q];
         }
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
-        const NAME(Loop) loop = full              ? NAME(elem)[j->loss].full
-                                : map             ? NAME(elem)[j->loss].map
-                                : j->grad[0].data ? NAME(elem)[j->loss].grad
-                                                  : NAME(elem)[j->loss].sum;
-        I bad = 0;
-        loop(a[0], a[1], a[2], p, n, k, out, &sum, &bad);
+        NAME(elem_run)(j->loss, kind, a, p, n, k, out, acc, &bad);
         if (full && j->sum && !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
-            (j->grad[0].data ? NAME(elem)[j->loss].grad : NAME(elem)[j->loss].sum)(a[0], a[1], a[2], p, n, k, out, &sum, &bad);
-        if (bad && first_bad < 0)
-            first_bad = NAME(elem_find_bad)(j, a, p, j->where.data ? f.m : NULL, i, n);
-        if (full || map) {
-            if (j->grad[3].data) { /* by weight: the unweighted value */
-                T gw[LF_CHUNK];
-                for (ptrdiff_t l = 0; l < n; l++)
-                    gw[l] = k * out[0][l] + (T)j->weight_offset;
-                NAME(elem_scale)(gw, n, NULL, f.m, f.u);
-                NAME(elem_move)(j, &j->grad[3], i, n, gw, 1);
-            }
-            if (factors) {
-                NAME(elem_scale)(out[0], n, f.w, f.m, NULL);
-                for (int q = 1; full && q < LF_OUTS; q++)
-                    if (dst[q]->data)
-                        NAME(elem_scale)(out[q], n, f.w, f.m, f.u);
-            }
-            if (j->sum && factors)
-                sum += NAME(elem_sum)(out[0], n);
+            NAME(elem_run)(j->loss, j->grad[0].data ? LF_GRAD : LF_SUM, a, p, n, k, out, acc, &bad);
+        if (bad && first_bad < 0) {
+            first_bad = NAME(elem_find_bad)(j->loss, a, p, j->where.data ? f.m : NULL, n);
+            first_bad += first_bad < 0 ? 0 : 4 * i;
+        }
+        if (j->grad[3].data)
+            NAME(elem_by_weight)(j, &f, i, n, out[0]);
+        if (factors && (full || map))
+            sum += NAME(elem_weigh)(j, &f, n, full, out);
+        else if (i + n == end || (i + n) % LF_ELEM_BLOCK == 0) {
+            sum += T_TOTAL(acc);
+            memset(acc, 0, sizeof acc);
         }
         if (j->mass)
             mass += NAME(elem_mass)(j, &f, n);
@@ -265,30 +324,31 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
 }
 
 /* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements shares one element of it. Runs
- * no longer than a block are whole in one block; longer ones are cut into pieces of a block, added by the caller in order. */
+ * no longer than LF_ELEM_PIECE are whole in one block; longer ones are cut into such pieces, added by the caller in order. */
 static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
 {
     ptrdiff_t start, end;
-    if (j->fold <= LF_ELEM_BLOCK) {
-        const ptrdiff_t step = LF_ELEM_BLOCK / j->fold * j->fold;
+    if (j->fold <= LF_ELEM_PIECE) {
+        const ptrdiff_t step = LF_ELEM_PIECE / j->fold * j->fold;
         start = b * step, end = j->size - start < step ? j->size : start + step;
     } else {
-        const ptrdiff_t pieces = (j->fold + LF_ELEM_BLOCK - 1) / LF_ELEM_BLOCK, run = b / pieces, piece = b % pieces;
-        start = run * j->fold + piece * LF_ELEM_BLOCK;
-        end = (run + 1) * j->fold - start < LF_ELEM_BLOCK ? (run + 1) * j->fold : start + LF_ELEM_BLOCK;
+        const ptrdiff_t pieces = (j->fold + LF_ELEM_PIECE - 1) / LF_ELEM_PIECE, run = b / pieces, piece = b % pieces;
+        start = run * j->fold + piece * LF_ELEM_PIECE;
+        end = (run + 1) * j->fold - start < LF_ELEM_PIECE ? (run + 1) * j->fold : start + LF_ELEM_PIECE;
     }
-    double *folded = j->folded + (j->fold <= LF_ELEM_BLOCK ? start / j->fold : b), sum = 0;
-    ptrdiff_t left = j->fold <= LF_ELEM_BLOCK ? j->fold : end - start;
+    double *folded = j->folded + (j->fold <= LF_ELEM_PIECE ? start / j->fold : b), sum = 0;
+    ptrdiff_t left = j->fold <= LF_ELEM_PIECE ? j->fold : end - start;
     const T p[LF_PARAMS] = {(T)j->param[0], (T)j->param[1], (T)j->param[2], (T)j->param[3]};
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]};
     NAME(Factors) f;
+    double unused[T_SUMS] = {0};
     I bad = 0;
     for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
         const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
         const T *a[LF_INPUTS];
         NAME(elem_inputs)(j, i, n, in, a);
         NAME(elem_factors)(j, i, n, &f);
-        NAME(elem)[j->loss].full(a[0], a[1], a[2], p, n, (T)j->scale, out, &sum, &bad);
+        NAME(elem_run)(j->loss, LF_FULL, a, p, n, (T)j->scale, out, unused, &bad);
         T *g = o[arg + 1];
         if (arg == 3) {
             for (ptrdiff_t l = 0; l < n; l++)
@@ -307,3 +367,7 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
         }
     }
 }
+
+#undef T_SUMS
+#undef T_TERMS
+#undef T_TOTAL

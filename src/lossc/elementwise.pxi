@@ -30,10 +30,12 @@ cdef struct Totals:
 
 cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     """Run all blocks; sums in block order, the lowest block's error."""
-    cdef Py_ssize_t blocks = (job.size + LF_ELEM_BLOCK - 1) // LF_ELEM_BLOCK, b
+    cdef Py_ssize_t blocks, b
     cdef double here[96]
     cdef void *memory = <void *>here
     cdef bint want_sum = job.sum != NULL
+    job.block = LF_ELEM_BLOCK * (1 + (job.size - 1) // (LF_ELEM_BLOCK * LF_ELEM_BLOCKS)) if job.size else LF_ELEM_BLOCK
+    blocks = (job.size + job.block - 1) // job.block
     if blocks > 32:
         memory = malloc(blocks * 24)
         if memory == NULL:
@@ -42,7 +44,7 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        run_elements(job, blocks, threads_for(blocks, 3))
+        run_elements(job, blocks, threads_for(blocks, 9))
         totals.sum = ordered_sum(job.sum, blocks) if want_sum else 0
         totals.mass = ordered_sum(job.mass, blocks) if want_mass else 0
         totals.bad = -1
@@ -163,7 +165,7 @@ cdef class Elementwise:
         cdef LfElemJob look = job[0]
         cdef Totals totals
         cdef int d
-        look.sum, look.out.data = <double *>1, NULL
+        look.sum, look.out.data = NULL, NULL
         for d in range(4):
             look.grad[d].data = NULL
         run(&look, &totals, False)
@@ -264,7 +266,7 @@ cdef class Elementwise:
         own_arrays = out is not None or (request is not None and request.out is not None)
         if (request is not None and mode == 1 and (weighted_mean or am is not None)) or (self.requires and own_arrays):
             job[0] = base
-            job.sum = <double *>1
+            job.sum = <double *>1 if weighted_mean else NULL
             self.merged(job)
             run(job, &totals, am is not None or weighted_mean)
             if totals.bad >= 0:
@@ -398,8 +400,8 @@ cdef class Elementwise:
             return 0
         self.merged(&job)
         runs = job.size // job.fold
-        pieces = 1 if job.fold <= LF_ELEM_BLOCK else (job.fold + LF_ELEM_BLOCK - 1) // LF_ELEM_BLOCK
-        blocks = (job.size + LF_ELEM_BLOCK // job.fold * job.fold - 1) // (LF_ELEM_BLOCK // job.fold * job.fold) if pieces == 1 else runs * pieces
+        pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
+        blocks = (job.size + LF_ELEM_PIECE // job.fold * job.fold - 1) // (LF_ELEM_PIECE // job.fold * job.fold) if pieces == 1 else runs * pieces
         folded = np.empty((runs, pieces), np.float64)
         job.folded = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded)
         with nogil:

@@ -18,12 +18,13 @@
 #include "half.h"
 
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
-#define LF_CHUNK 2048           /* elements in hand in an elementwise loss */
+#define LF_CHUNK 1024           /* elements in hand in an elementwise loss */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
-enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32 };
+enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32, LF_WANT_BAD = 64 };
+enum { LF_SUM, LF_MAP, LF_GRAD, LF_FULL, LF_CHECK, LF_LOOPS };
 
 #define LF_LN2_HI 0x1.62e42fefa38p-1
 #define LF_LN2_LO 0x1.ef35793c7673p-45
