@@ -369,46 +369,55 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
 #endif
 
 /* One run of a long row: returns its maximum m, the sum of exp(x - m) over elements other than m in *sum, and how many are m in *ties.
- * With e, exp(x - m) = e * *factor is kept. At most 8 terms are added in T. On the way,
+ * With e, exp(x - m) = e * *factor is kept, up to the next multiple of LF_LANES. At most 8 terms are added in T. On the way,
  * n items at `ahead` are called into the cache: what is next in memory, most likely the next run. */
 static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t item, T *e, double *sum, double *ties, double *factor)
 {
-    const T top = NAME(run_max)(x, n), m = NAME(row_far)(top) ? 0 : top;
-    const NAME(Ref) ref = NAME(row_ref)(m);
-    T near[LF_CTC_RUN], unused[LF_CTC_RUN];
+    T near[LF_CTC_RUN], pad[LF_LANES], unused[LF_LANES], lane[LF_LANES];
     double other[LF_LANES] = {0}, all[LF_LANES] = {0};
+    const ptrdiff_t whole = n / LF_LANES * LF_LANES;
+    for (int l = 0; l < LF_LANES; l++)
+        lane[l] = pad[l] = -INFINITY;
+    memcpy(pad, x + whole, (size_t)(n - whole) * sizeof(T));
+    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
+        const T *a = i < whole ? x + i : pad;
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++)
+            lane[l] = a[l] > lane[l] ? a[l] : lane[l]; /* drops NaN; the sum brings it back */
+    }
+    T top = -INFINITY;
+#pragma omp simd reduction(max : top)
+    for (int l = 0; l < LF_LANES; l++)
+        top = lane[l] > top ? lane[l] : top;
+    const T m = NAME(row_far)(top) ? 0 : top;
+    const NAME(Ref) ref = NAME(row_ref)(m);
     if (NAME(row_far)(top)) {
-        for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t i = 0; i < whole; i++)
             near[i] = NAME(row_shift)(x[i], top);
+        for (ptrdiff_t l = 0; l < LF_LANES; l++)
+            pad[l] = l < n - whole ? NAME(row_shift)(pad[l], top) : -INFINITY;
         x = near;
     }
-    if (!e)
-        e = unused;
     for (ptrdiff_t i = 0; i < n; i += 8 * LF_LANES) {
-        T a[LF_LANES] = {0}, b[LF_LANES] = {0};
-        const ptrdiff_t end = n - i < 8 * LF_LANES ? n : i + 8 * LF_LANES;
-        ptrdiff_t k = i;
-        for (; k + LF_LANES <= end; k += LF_LANES) {
+        T some[LF_LANES] = {0}, every[LF_LANES] = {0};
+        for (ptrdiff_t k = i; k < n && k < i + 8 * LF_LANES; k += LF_LANES) {
+            const T *a = k < whole ? x + k : pad;
+            T *to = e ? e + k : unused;
             for (ptrdiff_t line = 0; line < LF_LANES * item; line += 64)
                 __builtin_prefetch(ahead + k * item + line);
 #pragma omp simd
             for (int l = 0; l < LF_LANES; l++) {
-                const T y = NAME(row_exp)(x[k + l], ref.magic, ref.floor);
-                e[k + l] = y;
-                a[l] += x[k + l] == m ? 0 : y;
-                b[l] += y;
+                const T y = NAME(row_exp)(a[l], ref.magic, ref.floor);
+                to[l] = y;
+                some[l] += a[l] == m ? 0 : y;
+                every[l] += y;
             }
         }
-        for (int l = 0; k < end; k++, l++) {
-            const T y = e[k] = NAME(row_exp)(x[k], ref.magic, ref.floor);
-            a[l] += x[k] == m ? 0 : y;
-            b[l] += y;
-        }
         for (int l = 0; l < LF_LANES; l++)
-            other[l] += a[l], all[l] += b[l];
+            other[l] += some[l], all[l] += every[l];
     }
     const double s = lf_lane_sum(other);
-    *sum = s * ref.f, *ties = ((lf_lane_sum(all) - s) * ref.f + 0x1.8p52) - 0x1.8p52, *factor = ref.f; /* a maximum is 1 / f */
+    *sum = s * ref.f, *ties = lf_nearest((lf_lane_sum(all) - s) * ref.f), *factor = ref.f; /* a maximum is 1 / f */
     return top;
 }
 
@@ -448,8 +457,10 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
         else
             NAME(lf_load)(buffer, x + c * j->x_c, j->x_dtype, j->x_c, n);
         top[r] = NAME(ctc_run)(a, n, x + (c + n) * j->x_c, j->x_c == item ? item : 0, g ? e + c : NULL, &part, &ties, &factor[r]);
-        if (top[r] > m)
-            s = (s + (count + 1)) * lf_exp_f64(m - top[r]), m = top[r], count = -1; /* earlier maxima are ordinary now */
+        if (top[r] > m) { /* earlier maxima are ordinary now */
+            s = r ? (s + (count + 1)) * lf_exp_f64(m - top[r]) : 0;
+            m = top[r], count = -1;
+        }
         if (top[r] == m)
             s += part, count += ties;
         else

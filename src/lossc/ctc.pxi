@@ -602,13 +602,15 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
         call.job.g_n, call.job.g_t, job.g_u, call.job.g_c = [cnp.PyArray_STRIDE(g, n) for n in range(4)]
         job.g, call.job.g_dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
         call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
-    call.job.row_bytes = aligned(<size_t>call.job.C * 8 + (<size_t>call.job.C // 1024 + 1) * 16)   # of a long row: see lf_ctc_measure
+    call.job.row_bytes = aligned(lf_ctc_row_bytes(call.job.C))
     job.row, job.frames, job.lengths, job.loss = call.job, call.frames, call.lengths, loss
     cells = (job.steps + job.width) * job.width
-    checked_size((4, job.N, job.steps + job.width, job.width), "logits")
-    cdef cnp.ndarray lattice = np.zeros((4 if request is not None else 3, job.N, cells))
+    checked_size((6, job.N, job.steps + job.width, job.width), "logits")
+    cdef cnp.ndarray lattice = np.zeros((6 if request is not None else 3, job.N, cells))
     job.blank_lp = <double *>cnp.PyArray_DATA(lattice)
-    job.label_lp, job.beta, job.alpha = job.blank_lp + job.N * cells, job.blank_lp + 2 * job.N * cells, job.blank_lp + 3 * job.N * cells
+    cells *= job.N
+    job.label_lp, job.beta, job.alpha = job.blank_lp + cells, job.blank_lp + 2 * cells, job.blank_lp + 3 * cells
+    job.top, job.total = job.blank_lp + 4 * cells, job.blank_lp + 5 * cells
     threads = threads_for(job.N * job.steps, 2) if <double>cnp.PyArray_SIZE(x) > CTC_SERIAL else 1
     cdef size_t stride = job.row.row_bytes + aligned(<size_t>call.job.C * 8)
     cdef void *memory = allocated(<double>stride * threads + 64)

@@ -91,10 +91,12 @@ typedef struct {
     ptrdiff_t steps, N, width; /* width: labels + 2 */
     const int64_t *frames, *lengths;
     double clamp; /* of gradients, if positive */
-    double *blank_lp, *label_lp, *alpha, *beta;
+    double *blank_lp, *label_lp, *beta, *alpha;
+    double *top, *total; /* with gradient: maximum of the row, and sum of exp(x - maximum) */
     double *loss;
 } LfRnntJob;
 
+size_t lf_ctc_row_bytes(ptrdiff_t C);
 size_t lf_ctc_decode_bytes(const LfCtcDecode *j);
 int lf_ctc_measure(LfCtcJob *j);
 int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,

@@ -46,6 +46,9 @@ static void take_sample(CtcRegion *r, const LfCtcJob *j, LfCtcSample *u)
     u->q = ctc_take(r, frames * sizeof(double), (size_t)u->columns);
 }
 
+/* What one long row of C classes is worked on in: for each run two numbers and its exponentials. */
+size_t lf_ctc_row_bytes(ptrdiff_t C) { return (size_t)(C / LF_CTC_RUN + 1) * (LF_CTC_RUN + 2) * sizeof(double); }
+
 /* Sizes, from the shape, the lengths and from_logits. Returns 0 if they exceed the address space. */
 int lf_ctc_measure(LfCtcJob *j)
 {
@@ -76,7 +79,7 @@ int lf_ctc_measure(LfCtcJob *j)
         lattice = max_size(lattice, r.used);
     }
     j->plan_bytes = plan.used, j->lattice_bytes = lattice;
-    j->row_bytes = j->small ? 0 : (size_t)j->C * sizeof(double) + (size_t)(j->C / LF_CTC_RUN + 1) * 2 * sizeof(double) + 128;
+    j->row_bytes = j->small ? 0 : lf_ctc_row_bytes(j->C);
     return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2 && !huge;
 }
 

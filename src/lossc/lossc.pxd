@@ -93,10 +93,13 @@ cdef extern from "lossc.h" nogil:
         double clamp
         double *blank_lp
         double *label_lp
-        double *alpha
         double *beta
+        double *alpha
+        double *top
+        double *total
         double *loss
 
+    size_t lf_ctc_row_bytes(Py_ssize_t C)
     size_t lf_ctc_decode_bytes(const LfCtcDecode *)
     int lf_ctc_measure(LfCtcJob *)
     int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)

@@ -2,7 +2,7 @@
  * label u to (t, u + 1); every path ends with a blank in (T - 1, U).
  *
  * Every row is read once for its log-sum and the two entries that matter; masses are logarithms in double, kept by anti-diagonal d = t + u, so
- * that a diagonal is one vector loop over u. Cells outside the lattice hold -inf and need no conditions. The gradient's rows are read once more,
+ * that a diagonal is one vector loop over u. Cells outside the lattice hold -inf and need no conditions. The gradient's rows are read once more, with maximum and sum known,
  *     gradient[t, u, k] = softmax * occupancy - (occupancy of the transition by k)
  * and written once; rows whose occupancy is too small for the result are not even read. */
 
@@ -81,12 +81,37 @@ static void NAME(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
             NAME(ctc_long_row)(&j->row, x, NULL, 0, &M, &S, scratch);
         const double delta = lf_log1p_f64(S);
         const ptrdiff_t at = rnnt_cell(j, t, u);
+        if (j->g)
+            j->top[n * rnnt_cells(j) + at] = M, j->total[n * rnnt_cells(j) + at] = 1 + S;
         blank[at] = (rnnt_entry(j, x, j->row.blank) - M) - delta;
         label[at] = u < labels ? (rnnt_entry(j, x, j->row.labels[n * (j->width - 2) + u]) - M) - delta : -INFINITY;
     }
 }
 
-static void NAME(rnnt_finish)(T *row, ptrdiff_t C, T bound, T up)
+/* row = softmax(x) * scale, x with maximum m and sum of exp(x - m). */
+static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double m, double sum, double scale)
+{
+    const ptrdiff_t item = lf_itemsize(j->x_dtype);
+    const int direct = j->x_dtype == T_CODE && j->x_c == item && (uintptr_t)x % sizeof(T) == 0, far = NAME(row_far)((T)m);
+    const NAME(Ref) ref = NAME(row_ref)((T)m);
+    const double k = scale / sum;
+    const T f = (T)(ref.f / T_UNSHIFT * k);
+    const T *a = (const T *)(const void *)x;
+    if (!direct)
+        NAME(lf_load)(row, x, j->x_dtype, j->x_c, j->C), a = row;
+    if (far) {
+        for (ptrdiff_t c = 0; c < j->C; c++)
+            row[c] = NAME(row_shift)(a[c], (T)m);
+        a = row;
+    }
+#pragma omp simd
+    for (ptrdiff_t c = 0; c < j->C; c++)
+        row[c] = NAME(row_exp)(a[c], ref.magic, ref.floor) * (T)T_UNSHIFT * f;
+    if (sum < 32)
+        NAME(ctc_refine)(j, x, row, j->C, m, sum, k);
+}
+
+static void NAME(rnnt_clamp)(T *row, ptrdiff_t C, T bound, T up)
 {
 #pragma omp simd
     for (ptrdiff_t c = 0; c < C; c++) {
@@ -95,19 +120,18 @@ static void NAME(rnnt_finish)(T *row, ptrdiff_t C, T bound, T up)
     }
 }
 
-/* Gradient of frame t of sample n. */
+/* Gradient of frame t of sample n. Rows are put together in scratch: entries written over streamed ones would be fetched again. */
 static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
 {
-    const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n], cells = rnnt_cells(j);
+    const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n], cells = rnnt_cells(j), C = j->row.C;
     const double *blank = j->blank_lp + n * cells, *label = j->label_lp + n * cells;
     const double *alpha = j->alpha + n * cells, *beta = j->beta + n * cells, z = -j->loss[n], up = j->row.scale[n];
-    T *row = (T *)(scratch + j->row.row_bytes); /* put together there: entries written over streamed ones would be fetched again */
-    LfCtcJob to = j->row;
-    to.g_dtype = T_CODE, to.g_c = sizeof(T), to.stream = 0;
+    const double factor = j->clamp > 0 ? 1 : up;
+    T *row = (T *)(scratch + j->row.row_bytes);
     for (ptrdiff_t u = 0; u < j->width - 1; u++) {
         const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + u * j->x_u;
         char *g = j->g + n * j->row.g_n + t * j->row.g_t + u * j->g_u;
-        const ptrdiff_t at = rnnt_cell(j, t, u), down = at + j->width, C = j->row.C;
+        const ptrdiff_t at = rnnt_cell(j, t, u), down = at + j->width, y = u < labels ? j->row.labels[n * (j->width - 2) + u] : j->row.blank;
         const double mass = t < j->frames[n] && u <= labels && z > -INFINITY ? alpha[at] + beta[at] - z : z != z ? NAN : -INFINITY;
         if (mass < -800 || t >= j->frames[n] || u > labels) {
             rnnt_zero(j, g);
@@ -115,18 +139,16 @@ static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratc
         }
         const double occupancy = lf_exp_f64(mass), by_blank = lf_exp_f64(alpha[at] + blank[at] + beta[down] - z);
         const double by_label = u < labels ? lf_exp_f64(alpha[at] + label[at] + beta[down + 1] - z) : 0;
-        const ptrdiff_t y = u < labels ? j->row.labels[n * (j->width - 2) + u] : j->row.blank;
         const double softmax = j->row.from_logits ? occupancy : 0;
-        const double both = softmax * lf_exp_f64(blank[at]) - by_blank - (y == j->row.blank ? by_label : 0);
-        double M, S;
         if (j->row.from_logits)
-            NAME(ctc_long_row)(&to, x, (char *)row, occupancy, &M, &S, scratch);
+            NAME(rnnt_softmax)(&j->row, x, row, j->top[n * cells + at], j->total[n * cells + at], occupancy * factor);
         else
             memset(row, 0, (size_t)C * sizeof(T));
         if (u < labels)
-            row[y] = (T)(softmax * lf_exp_f64(label[at]) - by_label);
-        row[j->row.blank] = (T)both;
-        NAME(rnnt_finish)(row, C, (T)(j->clamp > 0 ? j->clamp : INFINITY), (T)up);
+            row[y] = (T)((softmax * lf_exp_f64(label[at]) - by_label) * factor);
+        row[j->row.blank] = (T)((softmax * lf_exp_f64(blank[at]) - by_blank - (y == j->row.blank ? by_label : 0)) * factor);
+        if (j->clamp > 0)
+            NAME(rnnt_clamp)(row, C, (T)j->clamp, (T)up);
         NAME(lf_store)(g, j->row.g_dtype, j->row.g_c, row, C, j->row.stream);
     }
     if (j->row.stream)
