@@ -10,10 +10,14 @@
  * Far rows, |m| > T_FAR or infinite, are shifted by m first, maxima to 0: there x - m is exact for every term that counts (Sterbenz), and the
  * limits come out: one +inf takes all the probability.
  *
- * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout;
- * larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice depends on C only.
+ * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout; where
+ * positions lie nearer to one another than classes, many such tiles are copied in and out at once, class by class (a cache holds few lines that
+ * are a power of two apart). Larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice between
+ * these two depends on C only.
  * Order: two terms are added in T, then everything in double, in an order fixed by C.
  */
+
+#include "positions.h"
 
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
 
@@ -43,7 +47,8 @@ static inline T NAME(row_exp)(T x, T magic, T floor)
     const T t = x * T_LOG2E + magic, n = t - magic;
     T r = x - n * T_LN2_HI;
     r = r - n * T_LN2_LO;
-    return (1 + (r + NAME(lf_exp_tail)(r))) * REAL(BITS(t) << T_MANT);
+    const T scale = REAL(BITS(t) << T_MANT);
+    return scale + scale * (r + NAME(lf_exp_tail)(r));
 }
 
 /* e where x != m, else 0: by bits, since a selection invites gcc to branch around the exponential and leave the loop scalar. */
@@ -180,32 +185,8 @@ typedef struct {
     double kd[LF_W];
 } NAME(Rows);
 
-static void NAME(rows_offsets)(const LfRowJob *j, const LfArray *a, const NAME(Rows) * r, ptrdiff_t *off)
-{
-    ptrdiff_t index[LF_MAXDIM], p = 0, i = r->first;
-    const int last = j->ndim - 1;
-    if (last == 0) {
-#pragma omp simd
-        for (ptrdiff_t l = 0; l < LF_W; l++)
-            off[l] = (i + l) * a->stride[0];
-        return;
-    }
-    for (int d = last; d >= 0; d--) {
-        index[d] = d ? i % j->shape[d] : i;
-        i /= j->shape[d];
-        p += index[d] * a->stride[d];
-    }
-    for (ptrdiff_t l = 0; l < r->n; l++) {
-        off[l] = p;
-        p += a->stride[last];
-        index[last]++;
-        for (int d = last; d > 0 && index[d] == j->shape[d]; d--) {
-            p += a->stride[d - 1] - index[d] * a->stride[d];
-            index[d] = 0;
-            index[d - 1]++;
-        }
-    }
-}
+/* Where the label's entry is in a tile; the first class where there is none. */
+static inline ptrdiff_t NAME(row_place)(const NAME(Rows) * r, ptrdiff_t l, ptrdiff_t ld) { return (r->label[l] & ~(r->label[l] >> 63)) * ld + l; }
 
 /* Elements c .. c + n of a row, from or to buf. */
 static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, int put)
@@ -275,6 +256,43 @@ static void NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t 
     NAME(lf_store_tile)(a->data, a->dtype, off, stride[0], tile, n, j->c, j->stream);
 }
 
+/* Are the positions of an array nearer to one another than its classes? */
+static int NAME(strip_fits)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
+{
+    const ptrdiff_t step = a->stride[j->ndim - 1], class = stride[0];
+    return a->data && j->c > 0 && j->c <= LF_SMALL_C && j->cdim == 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
+}
+
+/* strip[c * ld + i] = the logits of positions first + i, i < n; then zeros for lanes of no position. */
+static void NAME(strip_in)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, T *strip, ptrdiff_t ld)
+{
+    const LfArray *a = &j->x;
+    const ptrdiff_t step = a->stride[j->ndim - 1];
+    LfWalk w = lf_walk(j, a, first);
+    for (ptrdiff_t i = 0, run; i < n; i += run) {
+        const char *p = a->data + w.off;
+        run = lf_walk_run(j, a, &w, n - i);
+        for (ptrdiff_t c = 0; c < j->c; c++, p += j->xc[0]) {
+            if (c + 1 < j->c)
+                lf_prefetch(p + j->xc[0], run * lf_itemsize(a->dtype));
+            NAME(lf_load)(strip + c * ld + i, p, a->dtype, step, run);
+        }
+    }
+    for (ptrdiff_t c = 0; c < j->c; c++)
+        memset(strip + c * ld + n, 0, LF_GROUP * sizeof(T));
+}
+
+static void NAME(strip_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, const T *strip, ptrdiff_t ld)
+{
+    LfWalk w = lf_walk(j, a, first);
+    for (ptrdiff_t i = 0, run; i < n; i += run) {
+        char *p = a->data + w.off;
+        run = lf_walk_run(j, a, &w, n - i);
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            NAME(lf_store)(p + c * stride[0], a->dtype, a->stride[j->ndim - 1], strip + c * ld + i, run, j->stream);
+    }
+}
+
 /* Labels and masks: which rows count, and with what weight. Returns the first position whose label is out of range, or -1. */
 static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
 {
@@ -284,7 +302,7 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
     int64_t y[LF_W], skip[LF_W], any = 0;
     ptrdiff_t off[LF_W], bad = 0;
     if (indices) {
-        NAME(rows_offsets)(j, &j->t, r, off);
+        lf_offsets(j, &j->t, r->first, r->n, off);
         lf_load_labels(y, j->t.data, j->t.dtype, off, r->n);
         memset(y + r->n, 0, (LF_W - r->n) * sizeof *y);
     } else
@@ -292,7 +310,7 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
     for (ptrdiff_t l = 0; l < LF_W; l++)
         skip[l] = l < r->n ? 0 : -1;
     if (j->where.data) {
-        NAME(rows_offsets)(j, &j->where, r, off);
+        lf_offsets(j, &j->where, r->first, r->n, off);
         for (ptrdiff_t l = 0; l < r->n; l++)
             skip[l] = j->where.data[off[l]] ? 0 : -1;
     }
@@ -395,7 +413,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
         r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
 }
 
-static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+static void NAME(group_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     T m[LF_GROUP];
     I far = 0;
@@ -404,7 +422,7 @@ static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t a
     for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
-            m[l] = x[c * LF_W + l] > m[l] ? x[c * LF_W + l] : m[l];
+            m[l] = x[c * ld + l] > m[l] ? x[c * ld + l] : m[l];
 #pragma omp simd reduction(| : far)
     for (int l = 0; l < LF_GROUP; l++) {
         const NAME(Ref) ref = NAME(row_ref)(m[l]);
@@ -417,28 +435,29 @@ static void NAME(group_ref)(T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t a
     }
     for (ptrdiff_t c = 0; far && c < classes; c++)
         for (int l = 0; l < LF_GROUP; l++)
-            x[c * LF_W + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * LF_W + l], m[l]) : x[c * LF_W + l];
+            x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
 }
 
 /* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
-static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e)
+static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e)
 {
     double s[LF_GROUP] = {0};
-    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], all[LF_GROUP] = {0}, pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
+    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
+    I other[LF_GROUP] = {0};
     for (int l = 0; l < LF_GROUP; l++)
         nothing[l] = -INFINITY;
     memcpy(top, r->top + at, sizeof top);
     memcpy(magic, r->magic + at, sizeof magic);
     memcpy(floor, r->floor + at, sizeof floor);
     for (ptrdiff_t c = 0; c < classes; c += 2) {
-        const T *v = x + c * LF_W, *w = c + 1 < classes ? v + LF_W : nothing;
+        const T *v = x + c * ld, *w = c + 1 < classes ? v + ld : nothing;
         T *ev = e ? e + c * LF_W : NULL, *ew = e && c + 1 < classes ? ev + LF_W : spare;
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++) {
             const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
             const T p = NAME(row_other)(y, v[l], top[l]), q = NAME(row_other)(z, w[l], top[l]);
             pair[l] = p + q;
-            all[l] += y + z;
+            other[l] += (I)(v[l] != top[l]) + (I)(w[l] != top[l]);
             if (e)
                 ev[l] = y, ew[l] = z;
         }
@@ -449,17 +468,17 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t classes, NAME(Rows) *
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
         const double f = r->f[at + l];
-        r->s[at + l] = s[l] * f + (lf_nearest(((double)all[l] - s[l]) * f) - 1); /* f e(m) = 1 */
+        r->s[at + l] = s[l] * f + (double)((I)(classes + (classes & 1)) - other[l] - 1);
     }
 }
 
-static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     double mass[LF_GROUP] = {0}, dot[LF_GROUP] = {0};
     for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++) {
-            const T v = x[c * LF_W + l], w = u[c * LF_W + l], d = v == -INFINITY ? INFINITY : r->top[at + l] - v;
+            const T v = x[c * ld + l], w = u[c * LF_W + l], d = v == -INFINITY ? INFINITY : r->top[at + l] - v;
             mass[l] += w;
             dot[l] += w == 0 ? 0 : w * d;
         }
@@ -467,20 +486,21 @@ static void NAME(group_dot)(const T *x, const T *u, ptrdiff_t classes, NAME(Rows
     memcpy(r->dot + at, dot, sizeof dot);
 }
 
-static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, const T *u, T *e)
+static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, const T *u, T *e)
 {
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(group_ref)(x + at, ld, j->c, r, at);
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
-        NAME(group_ref)(x + at, j->c, r, at);
         if (e)
-            NAME(group_stats)(x + at, j->c, r, at, e + at);
+            NAME(group_stats)(x + at, ld, j->c, r, at, e + at);
         else
-            NAME(group_stats)(x + at, j->c, r, at, NULL);
+            NAME(group_stats)(x + at, ld, j->c, r, at, NULL);
         if (u)
-            NAME(group_dot)(x + at, u + at, j->c, r, at);
+            NAME(group_dot)(x + at, ld, u + at, j->c, r, at);
     }
     if (j->op == LF_CE_INDEX)
         for (ptrdiff_t l = 0; l < r->n; l++)
-            r->xt[l] = x[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l];
+            r->xt[l] = x[NAME(row_place)(r, l, ld)];
 }
 
 /* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
@@ -524,7 +544,7 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
     for (int l = 0; l < LF_W; l++)
         up[l] = 1;
     if (j->upstream.data) {
-        NAME(rows_offsets)(j, &j->upstream, r, off);
+        lf_offsets(j, &j->upstream, r->first, r->n, off);
         for (ptrdiff_t l = 0; l < r->n; l++)
             NAME(lf_load)(&up[l], j->upstream.data + off[l], j->upstream.dtype, 0, 1);
     }
@@ -622,19 +642,21 @@ LF_EMIT NAME(emit_target_grad)(T *o, const T *x, ptrdiff_t n, const T *m, const 
 #undef LF_LANE
 #undef LF_EMIT
 
-/* Second pass over a tile: x the logits, e their exponentials, u the masses or upstream gradient. */
-static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, const T *x, const T *e, const T *u)
+/* Second pass over a tile: x the logits, e their exponentials, u the masses or upstream gradient. The output for `stays` replaces x. */
+static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, const LfArray *stays, const T *e, const T *u)
 {
-    T o[LF_SMALL_C * LF_W];
+    T tile[LF_SMALL_C * LF_W], *o = stays == &j->out ? x : tile;
     const T *w = j->weight;
     const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
+    ptrdiff_t lo = o == x ? ld : LF_W;
     if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
         for (ptrdiff_t c = 0; c < j->c; c++)
             if (j->op == LF_SOFTMAX)
-                NAME(emit_softmax)(o + c * LF_W, e + c * LF_W, n, r->pf, 1);
+                NAME(emit_softmax)(o + c * lo, e + c * LF_W, n, r->pf, 1);
             else
-                NAME(emit_log_softmax)(o + c * LF_W, x + c * LF_W, n, r->top, r->tdelta, 1);
-        NAME(tile_out)(j, &j->out, j->oc, r->off_out, r->n, o);
+                NAME(emit_log_softmax)(o + c * lo, x + c * ld, n, r->top, r->tdelta, 1);
+        if (o == tile)
+            NAME(tile_out)(j, &j->out, j->oc, r->off_out, r->n, o);
     }
     if (j->gt.data) {
         const T keep = (T)(1 - j->smoothing);
@@ -642,36 +664,39 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, const T *x, const
         for (ptrdiff_t l = 0; l < n; l++)
             k[l] = keep * r->k[l];
         for (ptrdiff_t c = 0; c < j->c; c++)
-            NAME(emit_target_grad)(o + c * LF_W, x + c * LF_W, n, r->top, r->tdelta, k, w ? w + c : NULL, 1);
-        NAME(tile_out)(j, &j->gt, j->gtc, r->off_gt, r->n, o);
+            NAME(emit_target_grad)(tile + c * LF_W, x + c * ld, n, r->top, r->tdelta, k, w ? w + c : NULL, 1);
+        NAME(tile_out)(j, &j->gt, j->gtc, r->off_gt, r->n, tile);
     }
     if (!j->gx.data)
         return;
+    o = stays == &j->gx ? x : tile;
+    lo = o == x ? ld : LF_W;
     if (j->op == LF_SOFTMAX) {
         T dot[LF_W] = {0};
         for (ptrdiff_t c = 0; c < j->c; c++)
             for (ptrdiff_t l = 0; l < n; l++)
                 dot[l] += u[c * LF_W + l] * (e[c * LF_W + l] * r->pf[l]);
         for (ptrdiff_t c = 0; c < j->c; c++)
-            NAME(emit_softmax_grad)(o + c * LF_W, e + c * LF_W, u + c * LF_W, n, r->pf, dot, 1);
+            NAME(emit_softmax_grad)(o + c * lo, e + c * LF_W, u + c * LF_W, n, r->pf, dot, 1);
     } else
         for (ptrdiff_t c = 0; c < j->c; c++)
             if (u)
-                NAME(emit_grad_spread)(o + c * LF_W, x + c * LF_W, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
+                NAME(emit_grad_spread)(o + c * lo, x + c * ld, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
             else
-                NAME(emit_grad)(o + c * LF_W, e + c * LF_W, n, r->pf, r->kmass, 1);
+                NAME(emit_grad)(o + c * lo, e + c * LF_W, n, r->pf, r->kmass, 1);
     if (j->op == LF_CE_INDEX) {
         T p[LF_W] = {0}, patch[LF_W];
         for (ptrdiff_t l = 0; l < r->n; l++)
-            p[l] = e[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l] * r->pf[l];
+            p[l] = e[NAME(row_place)(r, l, LF_W)] * r->pf[l];
         NAME(rows_patch)(j, r, 0, r->n, p, patch);
         for (ptrdiff_t l = 0; l < r->n; l++)
-            o[(r->label[l] < 0 ? 0 : r->label[l]) * LF_W + l] = patch[l];
+            o[NAME(row_place)(r, l, lo)] = patch[l];
     }
     for (ptrdiff_t l = 0; l < r->n; l++)
         for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
-            o[c * LF_W + l] = 0;
-    NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
+            o[c * lo + l] = 0;
+    if (o == tile)
+        NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
 }
 
 /* Where a run of outputs can be written in place, its address; else buf, which row_put then stores. */
@@ -782,33 +807,48 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, doub
 static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n)
 {
     r->first = first, r->n = n;
-    NAME(rows_offsets)(j, &j->x, r, r->off_x);
+    lf_offsets(j, &j->x, r->first, r->n, r->off_x);
     if (j->t.data && j->op != LF_CE_INDEX)
-        NAME(rows_offsets)(j, &j->t, r, r->off_t);
+        lf_offsets(j, &j->t, r->first, r->n, r->off_t);
     if (j->out.data)
-        NAME(rows_offsets)(j, &j->out, r, r->off_out);
+        lf_offsets(j, &j->out, r->first, r->n, r->off_out);
     if (j->gx.data)
-        NAME(rows_offsets)(j, &j->gx, r, r->off_gx);
+        lf_offsets(j, &j->gx, r->first, r->n, r->off_gx);
     if (j->gt.data)
-        NAME(rows_offsets)(j, &j->gt, r, r->off_gt);
+        lf_offsets(j, &j->gt, r->first, r->n, r->off_gt);
 }
 
-static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double *gw_mass)
+static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
+{
+    T v[LF_W];
+    const ptrdiff_t n = r->n, step = n > 1 ? r->off_out[1] - r->off_out[0] : 0;
+    for (ptrdiff_t l = 0; l < n; l++)
+        v[l] = (T)r->loss[l];
+    if (lf_evenly(r->off_out, step, n))
+        NAME(lf_store)(j->out.data + r->off_out[0], j->out.dtype, step, v, n, 0);
+    else
+        for (ptrdiff_t l = 0; l < n; l++)
+            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, v + l, 1, 0);
+}
+
+/* strip: the rows' logits, ld apart, in place of which the output for `stays` is left; or NULL. */
+static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff_t ld, const LfArray *stays, double *gw, double *gw_mass)
 {
     const int second = j->gx.data || j->gt.data || gw || j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX;
     if (j->c <= LF_SMALL_C) {
-        T x[LF_SMALL_C * LF_W], e[LF_SMALL_C * LF_W], u[LF_SMALL_C * LF_W];
+        T tile[LF_SMALL_C * LF_W], e[LF_SMALL_C * LF_W], u[LF_SMALL_C * LF_W], *x = strip ? strip : tile;
         const int spread = NAME(row_spread)(j), upstream = j->op == LF_SOFTMAX && j->gx.data;
-        NAME(tile_in)(j, &j->x, j->xc, r->off_x, r->n, x);
+        if (!strip)
+            NAME(tile_in)(j, &j->x, j->xc, r->off_x, r->n, tile);
         if (spread)
             NAME(tile_masses)(j, r, u);
         else if (upstream)
             NAME(tile_in)(j, &j->t, j->tc, r->off_t, r->n, u);
-        NAME(tile_stats)(j, r, x, spread ? u : NULL, second ? e : NULL);
+        NAME(tile_stats)(j, r, x, ld, spread ? u : NULL, second ? e : NULL);
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
-            NAME(tile_emit)(j, r, x, e, spread || upstream ? u : NULL);
+            NAME(tile_emit)(j, r, x, ld, stays, e, spread || upstream ? u : NULL);
         }
     } else {
         for (ptrdiff_t l = 0; l < r->n; l++)
@@ -823,10 +863,7 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, doubl
     if (gw)
         NAME(rows_weight_grad)(j, r, gw, gw_mass);
     if (j->out.data && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)
-        for (ptrdiff_t l = 0; l < r->n; l++) {
-            const T v = (T)r->loss[l];
-            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, &v, 1, 0);
-        }
+        NAME(rows_out)(j, r);
 }
 
 /* Negative log likelihood: one element of each row. */
@@ -840,10 +877,6 @@ static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double
         if (y >= 0)
             NAME(row_move)(j, &j->x, j->xc, r->off_x[l], y, 1, &x, 0);
         r->loss[l] = y < 0 || r->wt[l] == 0 ? 0 : -r->wt[l] * (double)x;
-        if (j->out.data) {
-            const T v = (T)r->loss[l];
-            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, &v, 1, 0);
-        }
         if (j->gx.data) {
             for (ptrdiff_t c = 0; c < j->c; c += LF_RUN)
                 NAME(row_move)(j, &j->gx, j->gxc, r->off_gx[l], c, j->c - c < LF_RUN ? j->c - c : LF_RUN, zero, 1);
@@ -854,6 +887,8 @@ static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double
         if (gw && y >= 0)
             gw_mass[y] += 1, gw[y] -= r->kd[l] * (double)x;
     }
+    if (j->out.data)
+        NAME(rows_out)(j, r);
 }
 
 static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
@@ -862,21 +897,32 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     /* rows of one group stay in the second-level cache between the passes */
     const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
+    const int strips = j->op != LF_NLL && NAME(strip_fits)(j, &j->x, j->xc);
+    const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
+    const LfArray *last = j->gx.data ? &j->gx : j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL;
+    const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
+    const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
+    T strip[LF_GROUP_ELEMENTS + LF_SMALL_C * LF_GROUP];
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
+        const ptrdiff_t at = strips ? (i - start) % width : 0;
+        if (strips && at == 0)
+            NAME(strip_in)(j, i, end - i < width ? end - i : width, strip, ld);
         NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else
-            NAME(rows_work)(j, &r, gw, gw_mass);
+            NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, gw, gw_mass);
         for (int l = 0; l < LF_W; l += LF_LANES)
 #pragma omp simd
             for (int k = 0; k < LF_LANES; k++)
                 sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
+        if (stays && (at + group == width || i + group >= end))
+            NAME(strip_out)(j, stays, stride, i - at, at + r.n, strip, ld);
     }
     if (j->stream)
         lf_store_fence();

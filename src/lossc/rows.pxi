@@ -57,12 +57,12 @@ cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
 cdef Py_ssize_t rows_per_block(Py_ssize_t n, Py_ssize_t c, bint few) noexcept:
-    """Whole tiles for small C; `few`: at most 16 blocks, each of which holds sums by class."""
+    """Whole tiles for small C, no more than a strip holds; `few`: at most 16 blocks, each of which holds sums by class."""
     cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1)
     if few:
         rows = (n + 15) // 16
     if c <= LF_SMALL_C:
-        rows = (rows + LF_W - 1) // LF_W * LF_W
+        rows = (rows + LF_W - 1) // LF_W * LF_W if few else rows // LF_W * LF_W
     return rows if rows > 0 else 1
 
 
