@@ -18,6 +18,15 @@ static inline double rnnt_add(double a, double b)
     return high + lf_log1p_f64(lf_exp_neg_f64(d));
 }
 
+/* Cells from .. to of a diagonal: what comes over two transitions of log-probabilities pa, pb. */
+static __attribute__((noinline)) void rnnt_advance(double *restrict to, const double *a, const double *pa, const double *b, const double *pb,
+                                                   ptrdiff_t n)
+{
+#pragma omp simd
+    for (ptrdiff_t u = 0; u < n; u++)
+        to[u] = rnnt_add(a[u] + pa[u], b[u] + pb[u]);
+}
+
 /* alpha and beta of sample n, and its loss. */
 static void rnnt_lattice(const LfRnntJob *j, ptrdiff_t n)
 {
@@ -28,12 +37,8 @@ static void rnnt_lattice(const LfRnntJob *j, ptrdiff_t n)
         beta[i] = -INFINITY;
     beta[rnnt_cell(j, frames, labels)] = 0;
     for (ptrdiff_t d = frames + labels - 1; d >= 0; d--) {
-        const ptrdiff_t from = d >= frames ? d - frames + 1 : 0, to = d < labels ? d : labels;
-        const double *pb = blank + d * w + 1, *pl = emit + d * w + 1, *next = beta + (d + 1) * w + 1;
-        double *b = beta + d * w + 1;
-#pragma omp simd
-        for (ptrdiff_t u = from; u <= to; u++)
-            b[u] = rnnt_add(next[u] + pb[u], next[u + 1] + pl[u]);
+        const ptrdiff_t from = d >= frames ? d - frames + 1 : 0, to = d < labels ? d : labels, at = d * w + 1 + from;
+        rnnt_advance(beta + at, beta + at + w, blank + at, beta + at + w + 1, emit + at, to - from + 1);
     }
     j->loss[n] = -beta[rnnt_cell(j, 0, 0)];
     if (!j->g)
@@ -42,20 +47,55 @@ static void rnnt_lattice(const LfRnntJob *j, ptrdiff_t n)
         alpha[i] = -INFINITY;
     alpha[rnnt_cell(j, 0, 0)] = 0;
     for (ptrdiff_t d = 1; d < frames + labels; d++) {
-        const ptrdiff_t from = d >= frames ? d - frames + 1 : 0, to = d < labels ? d : labels;
-        const double *last = alpha + (d - 1) * w + 1, *pb = blank + (d - 1) * w + 1, *pl = emit + (d - 1) * w + 1;
-        double *a = alpha + d * w + 1;
-#pragma omp simd
-        for (ptrdiff_t u = from; u <= to; u++)
-            a[u] = rnnt_add(last[u] + pb[u], last[u - 1] + pl[u - 1]);
+        const ptrdiff_t from = d >= frames ? d - frames + 1 : 0, to = d < labels ? d : labels, at = d * w + 1 + from, last = at - w;
+        rnnt_advance(alpha + at, alpha + last, blank + last, alpha + last - 1, emit + last - 1, to - from + 1);
     }
 }
 
-static double rnnt_entry(const LfRnntJob *j, const char *row, ptrdiff_t c)
+static inline double rnnt_entry(const LfRnntJob *j, const char *row, ptrdiff_t c)
 {
     double v;
+    if (j->row.x_dtype == LF_F32)
+        return *(const lf_f32_u *)(const void *)(row + c * j->row.x_c);
     lf_load_f64(&v, row + c * j->row.x_c, j->row.x_dtype, 0, 1);
     return v;
+}
+
+/* Sums of rows, and entries of blank and label, become log-probabilities of cells at, at + width + 1, ... */
+static void rnnt_normalise(const LfRnntJob *j, ptrdiff_t at, ptrdiff_t count, const double *M, const double *S, const double *blank,
+                           const double *label)
+{
+    double *blank_lp = j->blank_lp + at, *label_lp = j->label_lp + at;
+#pragma omp simd
+    for (ptrdiff_t k = 0; k < count; k++) {
+        const double delta = lf_log1p_f64(S[k]);
+        blank_lp[k * (j->width + 1)] = (blank[k] - M[k]) - delta;
+        label_lp[k * (j->width + 1)] = (label[k] - M[k]) - delta;
+    }
+    for (ptrdiff_t k = 0; j->g && k < count; k++)
+        j->top[at + k * (j->width + 1)] = M[k], j->total[at + k * (j->width + 1)] = 1 + S[k];
+}
+
+/* Cells first .. first + count of a frame: the path's occupancy, its flow through the label, and the gradient's entries at the blank and the label,
+ * flow through both aside if they are one class. */
+#define RNNT_CELLS 64
+typedef struct {
+    double occupancy[RNNT_CELLS], by_label[RNNT_CELLS], blank[RNNT_CELLS], label[RNNT_CELLS];
+} RnntCells;
+
+static void rnnt_flow(const LfRnntJob *j, ptrdiff_t n, ptrdiff_t t, ptrdiff_t first, ptrdiff_t count, RnntCells *to)
+{
+    const ptrdiff_t cells = rnnt_cells(j), w = j->width, at = n * cells + rnnt_cell(j, t, first);
+    const double *blank = j->blank_lp + at, *label = j->label_lp + at, *alpha = j->alpha + at, *beta = j->beta + at, z = -j->loss[n];
+    const double softmax = j->row.from_logits ? 1 : 0;
+#pragma omp simd
+    for (ptrdiff_t k = 0; k < count; k++) {
+        const ptrdiff_t i = k * (w + 1);
+        const double a = alpha[i] - z, p = lf_exp_f64(a + beta[i]), flow = lf_exp_f64(a + label[i] + beta[i + w + 1]);
+        to->occupancy[k] = p, to->by_label[k] = flow;
+        to->blank[k] = p * softmax * lf_exp_f64(blank[i]) - lf_exp_f64(a + blank[i] + beta[i + w]);
+        to->label[k] = p * softmax * lf_exp_f64(label[i]) - flow;
+    }
 }
 
 static void rnnt_zero(const LfRnntJob *j, char *row)
@@ -70,21 +110,19 @@ static void rnnt_zero(const LfRnntJob *j, char *row)
 /* Frame t of sample n: log-probabilities of the blank and of the next label. */
 static void NAME(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
 {
-    const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n];
-    double *blank = j->blank_lp + n * rnnt_cells(j), *label = j->label_lp + n * rnnt_cells(j);
-    if (t >= j->frames[n])
-        return;
-    for (ptrdiff_t u = 0; u <= labels; u++) {
-        const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + u * j->x_u;
-        double M = 0, S = 0;
-        if (j->row.from_logits)
-            NAME(ctc_long_row)(&j->row, x, NULL, 0, &M, &S, scratch);
-        const double delta = lf_log1p_f64(S);
-        const ptrdiff_t at = rnnt_cell(j, t, u);
-        if (j->g)
-            j->top[n * rnnt_cells(j) + at] = M, j->total[n * rnnt_cells(j) + at] = 1 + S;
-        blank[at] = (rnnt_entry(j, x, j->row.blank) - M) - delta;
-        label[at] = u < labels ? (rnnt_entry(j, x, j->row.labels[n * (j->width - 2) + u]) - M) - delta : -INFINITY;
+    const ptrdiff_t n = task / j->steps, t = task % j->steps, cells = (ptrdiff_t)j->lengths[n] + 1;
+    const int32_t *y = j->row.labels + n * (j->width - 2);
+    for (ptrdiff_t first = 0; t < j->frames[n] && first < cells; first += RNNT_CELLS) {
+        const ptrdiff_t count = cells - first < RNNT_CELLS ? cells - first : RNNT_CELLS, at = n * rnnt_cells(j) + rnnt_cell(j, t, first);
+        double M[RNNT_CELLS] = {0}, S[RNNT_CELLS] = {0}, blank[RNNT_CELLS], label[RNNT_CELLS];
+        for (ptrdiff_t k = 0; k < count; k++) {
+            const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + (first + k) * j->x_u;
+            if (j->row.from_logits)
+                NAME(ctc_long_row)(&j->row, x, NULL, 0, &M[k], &S[k], scratch);
+            blank[k] = rnnt_entry(j, x, j->row.blank);
+            label[k] = first + k < cells - 1 ? rnnt_entry(j, x, y[first + k]) : -INFINITY;
+        }
+        rnnt_normalise(j, at, count, M, S, blank, label);
     }
 }
 
@@ -94,8 +132,8 @@ static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double 
     const ptrdiff_t item = lf_itemsize(j->x_dtype);
     const int direct = j->x_dtype == T_CODE && j->x_c == item && (uintptr_t)x % sizeof(T) == 0, far = NAME(row_far)((T)m);
     const NAME(Ref) ref = NAME(row_ref)((T)m);
-    const double k = scale / sum;
-    const T f = (T)(ref.f / T_UNSHIFT * k);
+    const double k = scale / sum, lift = fabs(k) < 0x1p-50 ? 1 / T_UNSHIFT : 1; /* so that f keeps its digits */
+    const T f = (T)(ref.f * lift * k);
     const T *a = (const T *)(const void *)x;
     if (!direct)
         NAME(lf_load)(row, x, j->x_dtype, j->x_c, j->C), a = row;
@@ -106,7 +144,9 @@ static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double 
     }
 #pragma omp simd
     for (ptrdiff_t c = 0; c < j->C; c++)
-        row[c] = NAME(row_exp)(a[c], ref.magic, ref.floor) * (T)T_UNSHIFT * f;
+        row[c] = NAME(row_exp)(a[c], ref.magic, ref.floor) * f;
+    for (ptrdiff_t c = 0; lift > 1 && c < j->C; c++)
+        row[c] *= (T)T_UNSHIFT;
     if (sum < 32)
         NAME(ctc_refine)(j, x, row, j->C, m, sum, k);
 }
@@ -123,30 +163,29 @@ static void NAME(rnnt_clamp)(T *row, ptrdiff_t C, T bound, T up)
 /* Gradient of frame t of sample n. Rows are put together in scratch: entries written over streamed ones would be fetched again. */
 static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
 {
-    const ptrdiff_t n = task / j->steps, t = task % j->steps, labels = (ptrdiff_t)j->lengths[n], cells = rnnt_cells(j), C = j->row.C;
-    const double *blank = j->blank_lp + n * cells, *label = j->label_lp + n * cells;
-    const double *alpha = j->alpha + n * cells, *beta = j->beta + n * cells, z = -j->loss[n], up = j->row.scale[n];
-    const double factor = j->clamp > 0 ? 1 : up;
+    const ptrdiff_t n = task / j->steps, t = task % j->steps, C = j->row.C, cells = (ptrdiff_t)j->lengths[n] + 1;
+    const double up = j->row.scale[n], factor = j->clamp > 0 ? 1 : up;
+    const int32_t *y = j->row.labels + n * (j->width - 2);
     T *row = (T *)(scratch + j->row.row_bytes);
+    RnntCells cell;
     for (ptrdiff_t u = 0; u < j->width - 1; u++) {
         const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + u * j->x_u;
         char *g = j->g + n * j->row.g_n + t * j->row.g_t + u * j->g_u;
-        const ptrdiff_t at = rnnt_cell(j, t, u), down = at + j->width, y = u < labels ? j->row.labels[n * (j->width - 2) + u] : j->row.blank;
-        const double mass = t < j->frames[n] && u <= labels && z > -INFINITY ? alpha[at] + beta[at] - z : z != z ? NAN : -INFINITY;
-        if (mass < -800 || t >= j->frames[n] || u > labels) {
+        const ptrdiff_t k = u % RNNT_CELLS, at = n * rnnt_cells(j) + rnnt_cell(j, t, u);
+        const int in = t < j->frames[n] && u < cells && !(j->loss[n] == INFINITY), labelled = u < cells - 1;
+        if (in && k == 0)
+            rnnt_flow(j, n, t, u, cells - u < RNNT_CELLS ? cells - u : RNNT_CELLS, &cell);
+        if (!in || cell.occupancy[k] == 0) {
             rnnt_zero(j, g);
             continue;
         }
-        const double occupancy = lf_exp_f64(mass), by_blank = lf_exp_f64(alpha[at] + blank[at] + beta[down] - z);
-        const double by_label = u < labels ? lf_exp_f64(alpha[at] + label[at] + beta[down + 1] - z) : 0;
-        const double softmax = j->row.from_logits ? occupancy : 0;
         if (j->row.from_logits)
-            NAME(rnnt_softmax)(&j->row, x, row, j->top[n * cells + at], j->total[n * cells + at], occupancy * factor);
+            NAME(rnnt_softmax)(&j->row, x, row, j->top[at], j->total[at], cell.occupancy[k] * factor);
         else
             memset(row, 0, (size_t)C * sizeof(T));
-        if (u < labels)
-            row[y] = (T)((softmax * lf_exp_f64(label[at]) - by_label) * factor);
-        row[j->row.blank] = (T)((softmax * lf_exp_f64(blank[at]) - by_blank - (y == j->row.blank ? by_label : 0)) * factor);
+        if (labelled)
+            row[y[u]] = (T)(cell.label[k] * factor);
+        row[j->row.blank] = (T)((cell.blank[k] - (labelled && y[u] == j->row.blank ? cell.by_label[k] : 0)) * factor);
         if (j->clamp > 0)
             NAME(rnnt_clamp)(row, C, (T)j->clamp, (T)up);
         NAME(lf_store)(g, j->row.g_dtype, j->row.g_c, row, C, j->row.stream);
