@@ -519,6 +519,7 @@ CASES = [
         {"input": normal, "target": labels},
         ({}, {"target": labels_some_ignored, "weight": per_class, "gamma": 0.5}, {"gamma": 0.0, "ignore_index": 0}),
         ("input", "weight"),
+        hessian=True,
         kind="class",
         edges=(
             Edge("certain", ([[-INF, 1.0]], [1]), [0], gradient=[[0, 0]]),

@@ -17,7 +17,9 @@ _TRIPLE = ("anchor", "positive", "negative")
 
 _MULTI_MARGIN = _core.VectorLoss("multi_margin", ("input",), label="class", limits=(("p", 1.0, 2.0, "1 or 2"), _MARGIN))
 _MULTILABEL_MARGIN = _core.VectorLoss("multilabel_margin", ("input",), label="classes")
-_FOCAL = _core.VectorLoss("focal", ("input",), label="class", limits=(("gamma", 0.0, _FINITE, "a finite number of at least 0"),), weighted_mean=True)
+_FOCAL = _core.VectorLoss(
+    "focal", ("input",), label="class", limits=(("gamma", 0.0, _FINITE, "a finite number of at least 0"),), weighted_mean=True, hessian=True
+)
 _COSINE = _core.VectorLoss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
 _TRIPLET = _core.VectorLoss(
     "triplet", _TRIPLE,
@@ -184,7 +186,8 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     Notes
     -----
     The gradient by the logits is that of cross entropy, ``p - [c = y]``, times ``q**gamma + gamma * q**(gamma - 1) * p_y * L`` with ``q = 1 - p_y``
-    and ``L = -log p_y``. q is formed without cancellation, so confident predictions keep their relative accuracy.
+    and ``L = -log p_y``. q is formed without cancellation, so confident predictions keep their relative accuracy. value_grad_hess gives the exact
+    diagonal of the Hessian, which is negative where the loss is not convex.
 
     References
     ----------

@@ -88,12 +88,12 @@ typedef struct {
 enum { LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN };
 
 typedef struct {
-    int op, ndim;
+    int op, wide, ndim;            /* wide: the result is double */
     ptrdiff_t shape[LF_MAXDIM], n; /* positions */
     int cdim;
-    ptrdiff_t cshape[LF_MAXDIM], c; /* what a vector runs over */
-    ptrdiff_t rows;                 /* positions in a block */
-    LfArray in[LF_VECTORS], grad[LF_VECTORS];
+    ptrdiff_t cshape[LF_MAXDIM], c;           /* what a vector runs over */
+    ptrdiff_t rows;                           /* positions in a block */
+    LfArray in[LF_VECTORS], grad[LF_VECTORS]; /* focal: grad[1] is the Hessian's diagonal */
     ptrdiff_t inc[LF_VECTORS][LF_MAXDIM], gradc[LF_VECTORS][LF_MAXDIM];
     LfArray label; /* a class, -1 or 1 for each position; or a list of classes up to a -1 */
     ptrdiff_t labelc;

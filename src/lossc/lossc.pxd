@@ -110,7 +110,7 @@ cdef extern from "lossc.h" nogil:
         LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN
 
     ctypedef struct LfVectorJob:
-        int op, ndim
+        int op, wide, ndim
         Py_ssize_t shape[64]
         Py_ssize_t n
         int cdim

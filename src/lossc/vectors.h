@@ -1,12 +1,19 @@
 /* Losses between whole vectors: margins over classes, embeddings, focal loss, overlap and transport of histograms; and the Hessian of cross entropy.
  *
- * One position at a time: a first pass over its vectors for the sums that make the value, a second for the gradients. All arithmetic is double
- * and each result is rounded once, so float results are within an ulp of exact wherever the loss itself is well-conditioned.
- * Order: a run of LF_RUN elements is summed in LF_LANES lanes, runs in order: the same bits for any thread count and layout.
+ * A first pass over a position's vectors for the sums that make the value, a second for the gradients. Arithmetic is double and each result is rounded
+ * once, so float results are within an ulp of exact wherever the loss itself is well-conditioned (exponentials of floats are short: 2^-29).
+ * Hand: vectors lie in `hand` as double, padded to whole steps, for a group of neighbouring positions at once; their gradients take their place. A vector
+ * longer than LF_RUN is alone, and passes through in runs, once for each pass.
+ * Order: a run is summed in LF_STEP lanes, padding adding 0, runs in order: the same bits for any thread count and layout.
  */
+
+#define LF_STEP (LF_LANES / 2)
+#define LF_PADDED(n) (((n) + LF_STEP - 1) & -(ptrdiff_t)LF_STEP)
 
 typedef struct {
     const LfVectorJob *j;
+    int whole;                                 /* x holds whole vectors */
+    double *x[LF_VECTORS];                     /* vectors, or a run of them, in hand */
     ptrdiff_t at[LF_VECTORS], out[LF_VECTORS]; /* byte offsets of the position in in[] and grad[] */
     ptrdiff_t label;                           /* and in label */
     int64_t y;                                 /* class index */
@@ -14,93 +21,206 @@ typedef struct {
     double w, k;                               /* class weight; factor of the gradients, without it */
 } Vec;
 
-/* total += sum of term over e = 0 .. n - 1 */
-#define LF_SUM(total, n, term)                                                                                                                       \
+/* for each element e of n, and of the padding */
+#define LF_EACH(n) _Pragma("omp simd") for (ptrdiff_t e = 0; e < LF_PADDED(n); e++)
+
+/* s += sum of a, t += sum of b over e = 0 .. n - 1; over the padding too both must be 0 */
+#define LF_SUM2(s, t, n, a, b)                                                                                                                       \
     {                                                                                                                                                \
-        double acc_[LF_LANES] = {0};                                                                                                                 \
-        ptrdiff_t i_ = 0;                                                                                                                            \
-        for (; i_ + LF_LANES <= (n); i_ += LF_LANES)                                                                                                 \
-            _Pragma("omp simd") for (int l_ = 0; l_ < LF_LANES; l_++)                                                                                \
+        double s_[LF_STEP] = {0}, t_[LF_STEP] = {0};                                                                                                 \
+        for (ptrdiff_t i_ = 0; i_ < (n); i_ += LF_STEP)                                                                                              \
+            _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
             {                                                                                                                                        \
                 const ptrdiff_t e = i_ + l_;                                                                                                         \
-                acc_[l_] += (term);                                                                                                                  \
+                s_[l_] += (a), t_[l_] += (b);                                                                                                        \
             }                                                                                                                                        \
-        for (int l_ = 0; i_ < (n); i_++, l_++) {                                                                                                     \
-            const ptrdiff_t e = i_;                                                                                                                  \
-            acc_[l_] += (term);                                                                                                                      \
-        }                                                                                                                                            \
-        total += lf_lane_sum(acc_);                                                                                                                  \
+        s += lf_half_lane_sum(s_), t += lf_half_lane_sum(t_);                                                                                        \
+    }
+#define LF_SUM(s, n, a)                                                                                                                              \
+    {                                                                                                                                                \
+        double none_ = 0;                                                                                                                            \
+        LF_SUM2(s, none_, n, a, 0)                                                                                                                   \
     }
 
 /* for each run of c .. c + n classes */
 #define LF_RUNS for (ptrdiff_t c = 0, n; n = j->c - c < LF_RUN ? j->c - c : LF_RUN, c < j->c; c += LF_RUN)
 
-static void vec_move(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, double *buf, int put)
+/* Classes c .. c + n of the vector at p to or from buf. */
+static void vec_move(const LfVectorJob *j, char *p, int dtype, const ptrdiff_t *stride, ptrdiff_t c, ptrdiff_t n, double *buf, int put)
 {
     const int last = j->cdim - 1;
     while (n) {
-        ptrdiff_t i = c, p = off, at = 0;
-        for (int d = last; d >= 0; d--) {
-            const ptrdiff_t q = d ? i % j->cshape[d] : i;
+        ptrdiff_t i = c, off = 0;
+        for (int d = last; d > 0; d--) {
+            off += i % j->cshape[d] * stride[d];
             i /= j->cshape[d];
-            p += q * stride[d];
-            at = d == last ? q : at;
         }
-        const ptrdiff_t room = j->cshape[last] - at, run = n < room ? n : room;
+        off += i * stride[0];
+        const ptrdiff_t room = last ? j->cshape[last] - c % j->cshape[last] : n, run = n < room ? n : room;
         if (put)
-            lf_store_f64(a->data + p, a->dtype, stride[last], buf, run, 0);
+            lf_store_f64(p + off, dtype, stride[last], buf, run, 0);
         else
-            lf_load_f64(buf, a->data + p, a->dtype, stride[last], run);
+            lf_load_f64(buf, p + off, dtype, stride[last], run);
         n -= run, c += run, buf += run;
     }
 }
 
-static const double *vec_in(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n, double *buf)
+/* The vectors' padding: no sum, maximum or distance sees it. */
+static double vec_padding(const LfVectorJob *j, int q)
 {
-    vec_move(v->j, &v->j->in[q], v->j->inc[q], v->at[q], c, n, buf, 0);
-    return buf;
+    return q ? 0 : j->op == LF_FOCAL || j->op == LF_CE_HESSIAN ? -INFINITY : j->op == LF_TRIPLET ? -j->param[2] : 0;
 }
 
-static void vec_out(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n, double *buf)
+static inline void vec_pad(double *x, ptrdiff_t n, double pad)
 {
-    if (v->j->grad[q].data)
-        vec_move(v->j, &v->j->grad[q], v->j->gradc[q], v->out[q], c, n, buf, 1);
+    for (ptrdiff_t e = n; e < LF_PADDED(n); e++)
+        x[e] = pad;
+}
+
+/* Do positions lie side by side, and classes not? Then runs of positions are moved class by class and transposed. */
+static int vec_across(const LfVectorJob *j, int dtype, const ptrdiff_t *stride, ptrdiff_t step, ptrdiff_t count)
+{
+    return count > 1 && j->cdim == 1 && step == lf_itemsize(dtype) && stride[0] != step;
+}
+
+/* The vectors of `count` positions, evenly spaced from p on, `width` doubles for each. */
+static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count, ptrdiff_t width, double *x)
+{
+    const int dtype = j->in[q].dtype;
+    const double pad = vec_padding(j, q);
+    const ptrdiff_t step = j->ndim ? j->in[q].stride[j->ndim - 1] : 0, *stride = j->inc[q];
+    if (vec_across(j, dtype, stride, step, count)) {
+        double part[LF_RUN];
+        ptrdiff_t at[LF_RUN];
+        for (ptrdiff_t c = 0; c < j->c; c++) {
+            at[c] = c * count * (ptrdiff_t)sizeof(double);
+            lf_load_f64(part + c * count, p + c * stride[0], dtype, step, count);
+        }
+        for (ptrdiff_t i = 0; i < count; i++)
+            vec_pad(x + i * width, j->c, pad);
+        lf_rows_to_tile_f64(x, width, (const char *)part, at, j->c, count);
+        return;
+    }
+    if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && j->c >= LF_STEP) {
+        const ptrdiff_t next = count * j->c;                /* fetched while this group is worked on */
+        for (; count > 1; count--, p += step, x += width) { /* by whole steps: what is read past a row's end is of the next row */
+            const lf_f32_u *row = (const void *)p;
+            ptrdiff_t c = 0;
+            for (; c < width - LF_STEP; c += LF_STEP) {
+                __builtin_prefetch(row + c + next);
+#pragma omp simd
+                for (int l = 0; l < LF_STEP; l++)
+                    x[c + l] = row[c + l];
+            }
+#pragma omp simd
+            for (int l = 0; l < LF_STEP; l++) {
+                const double e = row[c + l];
+                x[c + l] = l < j->c - c ? e : pad;
+            }
+        }
+    }
+    for (; count > 0; count--, p += step, x += width) {
+        vec_move(j, (char *)p, dtype, stride, 0, j->c, x, 0);
+        vec_pad(x, j->c, pad);
+    }
+}
+
+/* Their gradients, likewise. */
+static void vec_store(const LfVectorJob *j, int q, char *p, ptrdiff_t count, ptrdiff_t width, double *x)
+{
+    const int dtype = j->grad[q].dtype;
+    const ptrdiff_t step = j->ndim ? j->grad[q].stride[j->ndim - 1] : 0, *stride = j->gradc[q];
+    if (vec_across(j, dtype, stride, step, count)) {
+        double part[LF_RUN];
+        ptrdiff_t at[LF_RUN];
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            at[c] = c * count * (ptrdiff_t)sizeof(double);
+        lf_tile_to_rows_f64((char *)part, at, x, width, j->c, count);
+        for (ptrdiff_t c = 0; c < j->c; c++)
+            lf_store_f64(p + c * stride[0], dtype, step, part + c * count, count, 0);
+    } else
+        for (; count > 0; count--, p += step, x += width)
+            vec_move(j, p, dtype, stride, 0, j->c, x, 1);
+}
+
+static double *vec_in(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n)
+{
+    const LfVectorJob *j = v->j;
+    if (!v->whole) {
+        vec_move(j, j->in[q].data + v->at[q], j->in[q].dtype, j->inc[q], c, n, v->x[q], 0);
+        vec_pad(v->x[q], n, vec_padding(j, q));
+    }
+    return v->x[q];
+}
+
+/* The gradient of a run from x[q]; a whole one is fetched from there. */
+static void vec_out(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n)
+{
+    const LfVectorJob *j = v->j;
+    if (!v->whole && j->grad[q].data)
+        vec_move(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, n, v->x[q], 1);
+}
+
+/* One element of the vector, or of its gradient once that is out. */
+static double vec_at(const Vec *v, ptrdiff_t c)
+{
+    const LfVectorJob *j = v->j;
+    double x = v->x[0][v->whole ? c : 0];
+    if (!v->whole)
+        vec_move(j, j->in[0].data + v->at[0], j->in[0].dtype, j->inc[0], c, 1, &x, 0);
+    return x;
+}
+
+static void vec_put(const Vec *v, int q, ptrdiff_t c, double g)
+{
+    const LfVectorJob *j = v->j;
+    if (v->whole)
+        v->x[q][c] = g;
+    else if (j->grad[q].data)
+        vec_move(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, 1, &g, 1);
 }
 
 static inline double vec_hinge(double h) { return h < 0 ? 0 : h; }
 
 /* ---- multi margin: sum over i != y of max(0, margin - x_y + x_i)^p / C ----------------------------------------------------------------------- */
 
+/* The hinges of a run, 0 for the target; in x. */
+static double *hinges(const Vec *v, double base, ptrdiff_t c, ptrdiff_t n)
+{
+    double *x = vec_in(v, 0, c, n);
+    LF_EACH(n) x[e] = vec_hinge(base + x[e]);
+    vec_pad(x, n, 0);
+    if (v->y >= c && v->y < c + n)
+        x[v->y - c] = 0;
+    return x;
+}
+
 static double multi_margin(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    const double power = j->param[0];
-    double x[LF_RUN], total = 0, base, active = 0;
-    vec_in(v, 0, v->y, 1, &base);
-    base = j->param[1] - base;
+    const int square = j->param[0] == 2;
+    const double base = j->param[1] - vec_at(v, v->y), k = v->k * v->w / (double)j->c;
+    double total = 0, active = 0;
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x);
-        const ptrdiff_t y = v->y - c;
-        if (power == 1)
-            LF_SUM(total, n, e == y ? 0 : vec_hinge(base + x[e]))
+        const double *h = hinges(v, base, c, n);
+        if (square)
+            LF_SUM(total, n, h[e] * h[e])
         else
-            LF_SUM(total, n, e == y ? 0 : vec_hinge(base + x[e]) * vec_hinge(base + x[e]))
+            LF_SUM(total, n, h[e])
     }
     if (j->grad[0].data) {
-        const double k = v->k * v->w / (double)j->c;
         LF_RUNS
         {
-            vec_in(v, 0, c, n, x);
-            for (ptrdiff_t e = 0; e < n; e++) {
-                const double h = base + x[e];
-                x[e] = h <= 0 || c + e == v->y ? 0 : power == 1 ? k : 2 * k * h;
-            }
-            LF_SUM(active, n, x[e])
-            vec_out(v, 0, c, n, x);
+            double *h = v->whole ? v->x[0] : hinges(v, base, c, n);
+            if (square)
+                LF_EACH(n) h[e] *= 2 * k;
+            else
+                LF_EACH(n) h[e] = h[e] == 0 ? 0 : k;
+            LF_SUM(active, n, h[e])
+            vec_out(v, 0, c, n);
         }
-        active = -active;
-        vec_out(v, 0, v->y, 1, &active);
+        vec_put(v, 0, v->y, -active);
     }
     return total / (double)j->c;
 }
@@ -139,8 +259,7 @@ static void multilabel_others(const Vec *v, ptrdiff_t c, ptrdiff_t n, double *ot
 {
     const LfVectorJob *j = v->j;
     int64_t y[LF_W];
-    for (ptrdiff_t e = 0; e < n; e++)
-        other[e] = 1;
+    LF_EACH(n) other[e] = e < n;
     LF_TARGETS
     for (ptrdiff_t l = 0; l < m; l++)
         if (y[l] >= c && y[l] < c + n)
@@ -151,41 +270,40 @@ static double multilabel_margin(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     const double k = v->k / (double)j->c;
-    double x[LF_RUN], other[LF_RUN], g[LF_RUN], total = 0;
+    double other[LF_RUN], g[LF_RUN], total = 0;
     int64_t y[LF_W];
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x);
+        const double *x = vec_in(v, 0, c, n);
         multilabel_others(v, c, n, other);
-        memset(g, 0, sizeof g);
+        memset(g, 0, LF_PADDED(n) * sizeof *g);
         LF_TARGETS
         for (ptrdiff_t l = 0; l < m; l++) {
-            double xt;
-            vec_in(v, 0, y[l], 1, &xt);
-            LF_SUM(total, n, other[e] == 0 ? 0 : vec_hinge(1 - xt + x[e]))
-            for (ptrdiff_t e = 0; j->grad[0].data && e < n; e++)
-                g[e] += other[e] != 0 && 1 - xt + x[e] > 0 ? k : 0;
+            const double base = 1 - vec_at(v, y[l]);
+            LF_SUM(total, n, other[e] == 0 ? 0 : vec_hinge(base + x[e]))
+            if (j->grad[0].data)
+                LF_EACH(n) g[e] += (other[e] != 0) & (base + x[e] > 0) ? k : 0;
         }
-        vec_out(v, 0, c, n, g);
+        if (j->grad[0].data)
+            vec_move(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], c, n, g, 1);
     }
     if (j->grad[0].data)
         LF_TARGETS
         {
-            double xt[LF_W], active[LF_W] = {0};
+            double base[LF_W], active[LF_W] = {0};
             for (ptrdiff_t l = 0; l < m; l++)
-                vec_in(v, 0, y[l], 1, xt + l);
+                base[l] = 1 - vec_at(v, y[l]);
             LF_RUNS
             {
-                vec_in(v, 0, c, n, x);
+                const double *x = vec_in(v, 0, c, n);
                 multilabel_others(v, c, n, other);
                 for (ptrdiff_t l = 0; l < m; l++)
-                    LF_SUM(active[l], n, other[e] != 0 && 1 - xt[l] + x[e] > 0 ? 1.0 : 0.0)
+                    LF_SUM(active[l], n, (other[e] != 0) & (base[l] + x[e] > 0) ? 1.0 : 0.0)
             }
             for (ptrdiff_t l = 0; l < m; l++) { /* a class named twice counts twice */
                 double sum;
-                vec_move(j, &j->grad[0], j->gradc[0], v->out[0], y[l], 1, &sum, 0);
-                sum -= k * active[l];
-                vec_out(v, 0, y[l], 1, &sum);
+                vec_move(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], y[l], 1, &sum, 0);
+                vec_put(v, 0, y[l], sum - k * active[l]);
             }
         }
     return total / (double)j->c;
@@ -197,47 +315,102 @@ typedef struct {
     double m, s;
 } Softmax;
 
+/* exp(x) for x <= 0 to 2^-29: 0 below -708. */
+static inline double vec_exp_short(double x)
+{
+    const double magic = 0x1.8p52 + 1023;
+    double c = x < -708 ? -708 : x, s = c * 0x1.71547652b82fep+0 + magic, r = c - (s - magic) * 0x1.62e42fefa39efp-1;
+    double e = 0x1.6ab980a6af9a6p-10;
+    e = e * r + 0x1.126d0bfb5b840p-7;
+    e = e * r + 0x1.55589a42f3fefp-5;
+    e = e * r + 0x1.55540a7db484ep-3;
+    e = e * r + 0x1.fffffaaf53271p-2;
+    e = e * r + 0x1.0000009c01c14p+0;
+    e = e * r + 0x1.00000002614ffp+0;
+    e *= lf_real_f64(lf_bits_f64(s) << 52);
+    return x < -708 ? 0 : e;
+}
+
+/* Turns a run into its exp(x - m), 1 where x = m, and adds up the others. */
+#define LF_EXPS(exp)                                                                                                                                 \
+    for (ptrdiff_t i = 0; i < n; i += LF_STEP)                                                                                                       \
+        _Pragma("omp simd") for (int l = 0; l < LF_STEP; l++)                                                                                        \
+        {                                                                                                                                            \
+            const double d = x[i + l], y = exp(d - m);                                                                                               \
+            tie[l] += d == m ? 1 : 0, sum[l] += d == m ? 0 : y, x[i + l] = d == m ? 1 : y;                                                           \
+        }
+static void softmax_run(const LfVectorJob *j, double *x, ptrdiff_t n, double m, double *s, double *ties)
+{
+    double sum[LF_STEP] = {0}, tie[LF_STEP] = {0};
+    if (j->wide)
+        LF_EXPS(lf_exp_neg_f64)
+    else
+        LF_EXPS(vec_exp_short)
+    *s += lf_half_lane_sum(sum), *ties += lf_half_lane_sum(tie);
+}
+
 static Softmax softmax_of(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double x[LF_RUN], m = -INFINITY, s = 0, ties = -1, lost = 0;
+    double top[LF_STEP], s = 0, ties = -1;
+    for (int l = 0; l < LF_STEP; l++)
+        top[l] = -INFINITY;
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x);
-        for (ptrdiff_t e = 0; e < n; e++)
-            m = x[e] > m ? x[e] : m, lost = x[e] != x[e] ? x[e] : lost;
+        const double *x = vec_in(v, 0, c, n);
+        for (ptrdiff_t i = 0; i < n; i += LF_STEP)
+#pragma omp simd
+            for (int l = 0; l < LF_STEP; l++)
+                top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
     }
+    double m = top[0];
+    for (int l = 1; l < LF_STEP; l++)
+        m = top[l] > m ? top[l] : m;
     LF_RUNS
-    {
-        vec_in(v, 0, c, n, x);
-        LF_SUM(ties, n, x[e] == m ? 1.0 : 0.0)
-        LF_SUM(s, n, x[e] == m ? 0 : lf_exp_f64(x[e] - m))
-    }
-    s = m == -INFINITY || (m == INFINITY && ties > 0) ? NAN : s + ties;
-    return (Softmax){m, lost != lost ? lost : s};
+    softmax_run(j, vec_in(v, 0, c, n), n, m, &s, &ties); /* NaN comes out in s */
+    return (Softmax){m, m == -INFINITY || (m == INFINITY && ties > 0) ? NAN : s + ties};
 }
 
-/* Focal: with L = -log p_y and q = 1 - p_y = -expm1(-L), q^gamma L; by L: q^gamma + gamma q^(gamma - 1) p_y L; by x: that (p - [y]). */
+/* exp(x - m) of a run, after softmax_of. */
+static double *softmax_exps(const Vec *v, Softmax p, ptrdiff_t c, ptrdiff_t n)
+{
+    double *x = vec_in(v, 0, c, n), s = 0, ties = 0;
+    if (!v->whole)
+        softmax_run(v->j, x, n, p.m, &s, &ties);
+    return x;
+}
+
+/* Focal: with L = -log p_y and q = 1 - p_y = -expm1(-L):
+ *   f = q^gamma L,   f' = q^gamma + gamma q^(gamma - 1) p_y L,   f'' = gamma q^(gamma - 2) p_y (2 q + ((gamma - 1) p_y - q) L)
+ * by x_c, with r = p_c - [c = y]: f' r;   diagonal of the Hessian: f'' r^2 + f' p_c (1 - p_c). */
 static double focal(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    const double gamma = j->param[0];
-    double x[LF_RUN], xy;
+    const double gamma = j->param[0], xy = vec_at(v, v->y);
     const Softmax p = softmax_of(v);
-    vec_in(v, 0, v->y, 1, &xy);
     const double nll = (xy == p.m ? 0 : p.m - xy) + lf_log1p_f64(p.s), q = -lf_expm1_f64(-nll);
     const double power = gamma == 0 ? 1 : gamma == 1 ? q : gamma == 2 ? q * q : lf_pow_f64(q, gamma);
     if (j->grad[0].data) {
-        const double inner = gamma == 0 || nll == 0 || nll == INFINITY ? 0 : gamma * power / q * (1 - q) * nll, k = v->k * v->w * (power + inner);
+        const int flat = gamma == 0 || nll == 0 || nll == INFINITY;
+        const double inner = flat ? 0 : gamma * power / q * (1 - q), scale = 1 / (1 + p.s), k = v->k * v->w, first = k * (power + inner * nll);
+        const double second = flat ? 0 : k * inner / q * (2 * q + ((gamma - 1) * (1 - q) - q) * nll);
         LF_RUNS
         {
-            vec_in(v, 0, c, n, x);
-            for (ptrdiff_t e = 0; e < n; e++)
-                x[e] = k * (x[e] == p.m ? 1 : lf_exp_f64(x[e] - p.m)) / (1 + p.s);
-            vec_out(v, 0, c, n, x);
+            double *x = softmax_exps(v, p, c, n);
+            if (j->grad[1].data) {
+                double *h = v->x[1];
+                LF_EACH(n)
+                {
+                    const double a = x[e] * scale, b = x[e] == 1 ? p.s * scale : 1 - a;
+                    h[e] = second * a * a + first * a * b;
+                }
+                vec_out(v, 1, c, n);
+            }
+            LF_EACH(n) x[e] *= first * scale;
+            vec_out(v, 0, c, n);
         }
-        xy = -k * q;
-        vec_out(v, 0, v->y, 1, &xy);
+        vec_put(v, 0, v->y, -first * q);
+        vec_put(v, 1, v->y, second * q * q + first * q * (1 - q));
     }
     return q == 0 ? 0 : power * nll;
 }
@@ -246,25 +419,27 @@ static double focal(const Vec *v)
 static double cross_entropy_hessian(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double x[LF_RUN], mass = j->param[0] * v->w + j->param[1] * j->param[2];
+    double mass = j->param[0] * v->w + j->param[1] * j->param[2];
     const Softmax p = softmax_of(v);
     if (j->in[1].data) {
         mass = 0;
         LF_RUNS
         {
-            vec_in(v, 1, c, n, x);
-            LF_SUM(mass, n, (x[e] * j->param[0] + j->param[1]) * (j->weight ? j->weight[c + e] : 1))
+            const double *t = vec_in(v, 1, c, n);
+            for (ptrdiff_t e = 0; e < n; e++)
+                mass += (t[e] * j->param[0] + j->param[1]) * (j->weight ? j->weight[c + e] : 1);
         }
     }
-    const double k = v->k * mass, q = p.s / (1 + p.s);
+    const double k = v->k * mass, scale = 1 / (1 + p.s);
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x);
-        for (ptrdiff_t e = 0; e < n; e++) {
-            const double a = (x[e] == p.m ? 1 : lf_exp_f64(x[e] - p.m)) / (1 + p.s);
-            x[e] = k * a * (x[e] == p.m ? q : 1 - a);
+        double *x = softmax_exps(v, p, c, n);
+        LF_EACH(n)
+        {
+            const double a = x[e] * scale;
+            x[e] = k * a * (x[e] == 1 ? p.s * scale : 1 - a);
         }
-        vec_out(v, 0, c, n, x);
+        vec_out(v, 0, c, n);
     }
     return 0;
 }
@@ -275,13 +450,12 @@ static double cross_entropy_hessian(const Vec *v)
 static double cosine_embedding(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double a[LF_RUN], b[LF_RUN], ab = 0, aa = 0, bb = 0;
+    double ab = 0, aa = 0, bb = 0;
     LF_RUNS
     {
-        vec_in(v, 0, c, n, a), vec_in(v, 1, c, n, b);
+        const double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
         LF_SUM(ab, n, a[e] * b[e])
-        LF_SUM(aa, n, a[e] * a[e])
-        LF_SUM(bb, n, b[e] * b[e])
+        LF_SUM2(aa, bb, n, a[e] * a[e], b[e] * b[e])
     }
     aa += 1e-12, bb += 1e-12;
     const double norm = sqrt(aa) * sqrt(bb), cosine = ab / norm, excess = cosine - j->param[0];
@@ -289,12 +463,13 @@ static double cosine_embedding(const Vec *v)
         const double k = v->sign == 1 ? -v->k : v->sign == -1 && !(excess < 0) ? v->k : 0, kn = k / norm, ka = k * cosine / aa, kb = k * cosine / bb;
         LF_RUNS
         {
-            vec_in(v, 0, c, n, a), vec_in(v, 1, c, n, b);
-            for (ptrdiff_t e = 0; e < n; e++) {
+            double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
+            LF_EACH(n)
+            {
                 const double x = a[e], y = b[e];
                 a[e] = kn * y - ka * x, b[e] = kn * x - kb * y;
             }
-            vec_out(v, 0, c, n, a), vec_out(v, 1, c, n, b);
+            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
         }
     }
     return v->sign == 1 ? 1 - cosine : v->sign == -1 ? vec_hinge(excess) : 0 * cosine;
@@ -305,35 +480,57 @@ typedef struct {
     double sum, root;
 } Distance;
 
-static Distance distance(const Vec *v, int first, int second)
+static inline double vec_power(double size, double p) { return size == 0 ? 0 : lf_pow_f64(size, p); }
+
+/* A run's a - b + eps is 0 in the padding. */
+static const double *distance_in(const Vec *v, int first, ptrdiff_t c, ptrdiff_t n)
+{
+    double *a = vec_in(v, first, c, n);
+    if (first)
+        vec_pad(a, n, -v->j->param[2]);
+    return a;
+}
+
+static __attribute__((noinline)) double squared_distance(const Vec *v, int first, int second)
+{
+    const LfVectorJob *j = v->j;
+    const double eps = j->param[2];
+    double sum = 0;
+    LF_RUNS
+    {
+        const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
+        LF_SUM(sum, n, (a[e] - b[e] + eps) * (a[e] - b[e] + eps))
+    }
+    return sum;
+}
+
+static __attribute__((noinline)) double power_distance(const Vec *v, int first, int second)
 {
     const LfVectorJob *j = v->j;
     const double p = j->param[1], eps = j->param[2];
-    double a[LF_RUN], b[LF_RUN], sum = 0;
+    double sum = 0;
     LF_RUNS
     {
-        vec_in(v, first, c, n, a), vec_in(v, second, c, n, b);
-        for (ptrdiff_t e = 0; e < n; e++)
-            a[e] = fabs(a[e] - b[e] + eps);
-        if (p == 2)
-            LF_SUM(sum, n, a[e] * a[e])
-        else if (p == 1)
-            LF_SUM(sum, n, a[e])
+        const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
+        if (p == 1)
+            LF_SUM(sum, n, fabs(a[e] - b[e] + eps))
         else
-            LF_SUM(sum, n, a[e] == 0 ? 0 : lf_pow_f64(a[e], p))
+            LF_SUM(sum, n, vec_power(fabs(a[e] - b[e] + eps), p))
     }
+    return sum;
+}
+
+static Distance distance(const Vec *v, int first, int second)
+{
+    const double p = v->j->param[1], sum = (p == 2 ? squared_distance : power_distance)(v, first, second);
     return (Distance){sum, p == 2 ? sqrt(sum) : p == 1 || sum == 0 ? sum : lf_pow_f64(sum, 1 / p)};
 }
 
-/* g1 += k dD/da, g2 -= k dD/da */
-static void distance_grad(const Vec *v, Distance d, const double *a, const double *b, ptrdiff_t n, double k, double *ga, double *gb)
+/* k dD/d|x| over |x|^(p - 1) */
+static double distance_factor(const Vec *v, Distance d, double k)
 {
-    const double p = v->j->param[1], eps = v->j->param[2], scale = d.root == 0 ? 0 : p == 2 ? 1 / d.root : p == 1 ? 1 : d.root / d.sum;
-    for (ptrdiff_t e = 0; k != 0 && e < n; e++) {
-        const double x = a[e] - b[e] + eps, size = fabs(x);
-        const double g = k * scale * (p == 2 ? x : x == 0 ? 0 : copysign(p == 1 ? 1 : lf_pow_f64(size, p - 1), x));
-        ga[e] += g, gb[e] -= g;
-    }
+    const double p = v->j->param[1];
+    return k == 0 || d.root == 0 ? 0 : k * (p == 2 ? 1 / d.root : p == 1 ? 1 : d.root / d.sum);
 }
 
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)) */
@@ -345,18 +542,30 @@ static double triplet(const Vec *v)
     const double least = swap && !(other.root >= far.root) ? other.root : far.root, h = j->param[0] + near.root - least;
     if (j->grad[0].data || j->grad[1].data || j->grad[2].data) {
         const double k = h < 0 ? 0 : v->k, part = !swap || far.root < other.root ? 1 : far.root == other.root ? 0.5 : 0;
-        double in[3][LF_RUN], g[3][LF_RUN];
+        const double kap = distance_factor(v, near, k), kan = distance_factor(v, far, -k * part), kpn = distance_factor(v, other, -k * (1 - part));
+        const double power = j->param[1] - 1, eps = j->param[2];
+#define SLOPES(slope)                                                                                                                                \
+    LF_EACH(n)                                                                                                                                       \
+    {                                                                                                                                                \
+        const double ap = x[e] - y[e] + eps, an = x[e] - z[e] + eps, pn = y[e] - z[e] + eps;                                                         \
+        const double gap = kap == 0 ? 0 : kap * slope(ap), gan = kan == 0 ? 0 : kan * slope(an), gpn = kpn == 0 ? 0 : kpn * slope(pn);               \
+        x[e] = gap + gan, y[e] = gpn - gap, z[e] = -(gan + gpn);                                                                                     \
+    }
+#define EUCLIDEAN(d) (d)
+#define GENERAL(d) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d), power), d))
         LF_RUNS
         {
-            memset(g, 0, sizeof g);
+            double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
+            if (power == 1)
+                SLOPES(EUCLIDEAN)
+            else
+                SLOPES(GENERAL)
             for (int q = 0; q < 3; q++)
-                vec_in(v, q, c, n, in[q]);
-            distance_grad(v, near, in[0], in[1], n, k, g[0], g[1]);
-            distance_grad(v, far, in[0], in[2], n, -k * part, g[0], g[2]);
-            distance_grad(v, other, in[1], in[2], n, -k * (1 - part), g[1], g[2]);
-            for (int q = 0; q < 3; q++)
-                vec_out(v, q, c, n, g[q]);
+                vec_out(v, q, c, n);
         }
+#undef SLOPES
+#undef EUCLIDEAN
+#undef GENERAL
     }
     return vec_hinge(h);
 }
@@ -367,53 +576,80 @@ static double triplet(const Vec *v)
 static double dice(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double x[LF_RUN], t[LF_RUN], both = 0, each = 0;
+    double both = 0, each = 0;
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x), vec_in(v, 1, c, n, t);
-        LF_SUM(both, n, x[e] * t[e])
-        LF_SUM(each, n, x[e] + t[e])
+        const double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
+        LF_SUM2(both, each, n, x[e] * t[e], x[e] + t[e])
     }
     const double below = each + j->param[0], above = 2 * both + j->param[0], k = v->k / below, less = above / below;
     if (j->grad[0].data || j->grad[1].data)
         LF_RUNS
         {
-            vec_in(v, 0, c, n, x), vec_in(v, 1, c, n, t);
-            for (ptrdiff_t e = 0; e < n; e++) {
+            double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
+            LF_EACH(n)
+            {
                 const double gx = k * (less - 2 * t[e]);
                 t[e] = k * (less - 2 * x[e]), x[e] = gx;
             }
-            vec_out(v, 0, c, n, x), vec_out(v, 1, c, n, t);
+            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
         }
     return (each - 2 * both) / below;
+}
+
+/* x[e] += x[0] + ... + x[e - 1] + before; returns the last */
+static double running_sum(double *x, ptrdiff_t n, double before)
+{
+    double sum = before;
+#pragma omp simd reduction(inscan, + : sum)
+    for (ptrdiff_t e = 0; e < LF_PADDED(n); e++) {
+        sum += x[e];
+#pragma omp scan inclusive(sum)
+        x[e] = sum;
+    }
+    return sum;
+}
+
+static inline double vec_sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
+
+/* What has been carried past each of a run's elements, the sum up to it of x - t, nothing past the last; in x. */
+static double *carried(const Vec *v, ptrdiff_t c, ptrdiff_t n, double *before)
+{
+    double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
+    LF_EACH(n) x[e] -= t[e];
+    *before = running_sum(x, n, *before);
+    for (ptrdiff_t e = v->j->c - 1 - c; e < LF_PADDED(n); e++)
+        x[e] = 0;
+    return x;
 }
 
 /* spacing times sum over all but the last i of |sum up to i of (x - t)|: the work of carrying x to t */
 static double wasserstein(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double x[LF_RUN], t[LF_RUN], carried = 0, total = 0, signs = 0;
+    const int gradient = j->grad[0].data || j->grad[1].data;
+    double total = 0, signs = 0, sum = 0, before = 0;
     LF_RUNS
     {
-        vec_in(v, 0, c, n, x), vec_in(v, 1, c, n, t);
-        for (ptrdiff_t e = 0; e < n && c + e < j->c - 1; e++) {
-            carried += x[e] - t[e];
-            total += fabs(carried);
-            signs += carried > 0 ? 1 : carried < 0 ? -1 : 0;
-        }
+        const double *x = carried(v, c, n, &sum);
+        LF_SUM(total, n, fabs(x[e]))
+        if (gradient)
+            LF_SUM(signs, n, vec_sign(x[e]))
     }
-    if (j->grad[0].data || j->grad[1].data) {
+    if (gradient) {
         const double k = v->k * j->param[0];
-        carried = 0;
+        sum = 0;
         LF_RUNS
         {
-            vec_in(v, 0, c, n, x), vec_in(v, 1, c, n, t);
-            for (ptrdiff_t e = 0; e < n; e++) {
-                carried += x[e] - t[e];
-                x[e] = c + e < j->c - 1 ? k * signs : 0, t[e] = -x[e];
-                signs -= carried > 0 ? 1 : carried < 0 ? -1 : 0;
+            double *x = v->whole ? v->x[0] : carried(v, c, n, &sum), *t = v->x[1];
+            LF_EACH(n) x[e] = t[e] = vec_sign(x[e]);
+            before = running_sum(t, n, before);
+            LF_EACH(n)
+            {
+                const double g = k * (signs - t[e] + x[e]);
+                x[e] = g, t[e] = -g;
             }
-            vec_out(v, 0, c, n, x), vec_out(v, 1, c, n, t);
+            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
         }
     }
     return j->param[0] * total;
@@ -434,21 +670,25 @@ static const VecLoss vec_losses[] = {[LF_MULTI_MARGIN] = multi_margin,
 static ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
 {
     ptrdiff_t p = 0;
-    for (int d = j->ndim - 1; a->data && d >= 0; d--) {
-        p += (d ? i % j->shape[d] : i) * a->stride[d];
+    if (!a->data || !j->ndim)
+        return 0;
+    for (int d = j->ndim - 1; d > 0; d--) {
+        p += i % j->shape[d] * a->stride[d];
         i /= j->shape[d];
     }
-    return p;
+    return p + i * a->stride[0];
 }
 
 /* A position that does not count: zero gradients. */
 static void vec_clear(const Vec *v)
 {
     const LfVectorJob *j = v->j;
-    double zero[LF_RUN] = {0};
     LF_RUNS
     for (int q = 0; q < LF_VECTORS; q++)
-        vec_out(v, q, c, n, zero);
+        if (j->grad[q].data) {
+            memset(v->x[q], 0, n * sizeof(double));
+            vec_out(v, q, c, n);
+        }
 }
 
 /* Labels of a position: the first bad one's place, or -1; `counts` is cleared where it is left out. */
@@ -474,40 +714,60 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
     return -1;
 }
 
+/* Loss of position i, times its weight; its gradients are left in x where vectors are whole. */
+static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
+{
+    const LfVectorJob *j = v->j;
+    double loss = 0;
+    v->k = j->scale;
+    if (j->upstream.data) {
+        double up = 1;
+        lf_load_f64(&up, j->upstream.data + vec_offset(j, &j->upstream, i), j->upstream.dtype, 0, 1);
+        v->k *= up;
+    }
+    if (counts) {
+        const double value = vec_losses[j->op](v);
+        loss = v->w == 0 ? 0 : v->w * value;
+        if (j->gw)
+            j->gw[b * j->c + v->y] += v->k * value, j->gw_mass[b * j->c + v->y] += 1;
+    } else
+        vec_clear(v);
+    if (j->out.data)
+        lf_store_f64(j->out.data + vec_offset(j, &j->out, i), j->out.dtype, 0, &loss, 1, 0);
+    return loss;
+}
+
 void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
-    double sum = 0, mass = 0;
+    const ptrdiff_t last = j->ndim ? j->shape[j->ndim - 1] : 1, width = LF_PADDED(j->c);
+    const int whole = j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
+    double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
     j->bad[b] = -1;
-    for (ptrdiff_t i = start; i < end; i++) {
-        Vec v = {.j = j, .k = j->scale};
-        int counts;
-        const ptrdiff_t bad = vec_label(&v, i, &counts);
-        if (bad >= 0) {
-            j->bad[b] = j->bad[b] < 0 ? i * (j->c ? j->c : 1) + bad : j->bad[b];
-            continue;
-        }
-        mass += counts ? j->weighted_mean ? v.w : 1 : 0;
-        if (j->labels_only)
-            continue;
-        for (int q = 0; q < LF_VECTORS; q++)
+    for (ptrdiff_t i = start, count; i < end; i += count) {
+        const ptrdiff_t room = last - i % last, left = end - i < room ? end - i : room, fit = whole && width ? LF_RUN / width : 1;
+        count = left < fit ? left : fit;
+        Vec v = {.j = j, .whole = whole};
+        for (int q = 0; q < LF_VECTORS; q++) {
             v.at[q] = vec_offset(j, &j->in[q], i), v.out[q] = vec_offset(j, &j->grad[q], i);
-        if (j->upstream.data) {
-            double up = 1;
-            lf_load_f64(&up, j->upstream.data + vec_offset(j, &j->upstream, i), j->upstream.dtype, 0, 1);
-            v.k *= up;
+            if (whole && j->in[q].data && !j->labels_only)
+                vec_load(j, q, j->in[q].data + v.at[q], count, width, hand[q]);
         }
-        double loss = 0;
-        if (counts) {
-            const double value = vec_losses[j->op](&v);
-            loss = v.w == 0 ? 0 : v.w * value;
-            if (j->gw)
-                j->gw[b * j->c + v.y] += v.k * value, j->gw_mass[b * j->c + v.y] += 1;
-        } else
-            vec_clear(&v);
-        if (j->out.data)
-            lf_store_f64(j->out.data + vec_offset(j, &j->out, i), j->out.dtype, 0, &loss, 1, 0);
-        sum += loss;
+        for (ptrdiff_t p = 0; p < count; p++) {
+            int counts;
+            const ptrdiff_t bad = vec_label(&v, i + p, &counts);
+            for (int q = 0; q < LF_VECTORS; q++)
+                v.x[q] = hand[q] + p * width * whole;
+            if (bad >= 0)
+                j->bad[b] = j->bad[b] < 0 ? (i + p) * (j->c ? j->c : 1) + bad : j->bad[b];
+            else {
+                mass += counts ? j->weighted_mean ? v.w : 1 : 0;
+                sum += j->labels_only ? 0 : vec_position(&v, b, i + p, counts);
+            }
+        }
+        for (int q = 0; q < LF_VECTORS; q++)
+            if (whole && j->grad[q].data && !j->labels_only)
+                vec_store(j, q, j->grad[q].data + v.out[q], count, width, hand[q]);
     }
     j->sum[b] = sum, j->mass[b] = mass;
 }

@@ -53,6 +53,17 @@ cdef inline void vector_array(LfArray *v, cnp.ndarray a, bint *over, Py_ssize_t 
             e += 1
 
 
+cdef void merge_positions(LfVectorJob *job) noexcept:
+    cdef LfArray *arrays[2 * LF_VECTORS + 4]
+    cdef int n = 0, q
+    for q in range(2 * LF_VECTORS + 4):
+        arrays[n] = (&job.in_[q] if q < LF_VECTORS else &job.grad[q - LF_VECTORS] if q < 2 * LF_VECTORS else &job.label if q == 2 * LF_VECTORS
+                     else &job.out if q == 2 * LF_VECTORS + 1 else &job.where if q == 2 * LF_VECTORS + 2 else &job.upstream)
+        if arrays[n].data != NULL:
+            n += 1
+    job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
+
+
 @cython.final
 cdef class VectorLoss:
     """One loss between vectors: its kernel and how it reads its arguments.
@@ -64,17 +75,18 @@ cdef class VectorLoss:
     label : 'class', 'classes' (a list up to a -1), 'sign', or None
     limits : (name, least, largest, what was expected) of each number
     weighted_mean : the mean divides by the labels' class weights
+    hessian : the kernel writes the diagonal of the Hessian by its one vector
     """
     cdef int op, inputs, params
     cdef readonly str name
     cdef readonly tuple args
     cdef str label
     cdef tuple limits
-    cdef bint weighted_mean
+    cdef bint weighted_mean, hessian
 
-    def __init__(self, kernel, args, *, label=None, limits=(), weighted_mean=False):
+    def __init__(self, kernel, args, *, label=None, limits=(), weighted_mean=False, hessian=False):
         self.name, self.op, self.args, self.inputs, self.label = kernel, VECTOR_LOSSES[kernel], args, len(args), label
-        self.limits, self.params, self.weighted_mean = limits, len(limits), weighted_mean
+        self.limits, self.params, self.weighted_mean, self.hessian = limits, len(limits), weighted_mean, hessian
 
     def __call__(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, *numbers,
                  object ignore_index=None):
@@ -133,6 +145,7 @@ cdef class VectorLoss:
             at = as_array(target, "target")
             wide = wide or (self.label == "sign" and widens(target, at, False))
             self.bind_label(&job, at, shape_of(ax) if self.label == "classes" else shape, over)
+        job.wide = wide
         if weight is not None:
             aw = class_weights(weight, job.c, True)
             job.weight = <double *>cnp.PyArray_DATA(aw)
@@ -141,7 +154,7 @@ cdef class VectorLoss:
             mask_array(&job.where, am, shape)
         reads = tuple(arrays) + (at, aw)
         if request is not None:
-            if request.hessian:
+            if request.hessian and not self.hessian:
                 raise TypeError(f"f: {self.name} has no Hessian here")
             if request.upstream is not None and mode == 0:
                 au = as_array(request.upstream, "grad_output")
@@ -185,6 +198,11 @@ cdef class VectorLoss:
                 else:
                     raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
                 grads.append(g)
+            if request.hessian:
+                g = gradient_array(request, len(request.names), ax, self.args[0], reads)
+                vector_array(&job.grad[1], g, over, &job.gradc[1][0])
+                grads.append(g)
+        merge_positions(&job)
         run_vectors(&job, &totals)
         if totals.bad >= 0:
             self.raise_label(totals.bad, at, shape, job.c)
@@ -246,7 +264,7 @@ cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax,
         if d != axis:
             job.shape[e] = cnp.PyArray_DIM(ax, d)
             e += 1
-    job.op, job.ndim, job.n, job.cdim, job.c = LF_CE_HESSIAN, e, rows.n, 1, rows.c
+    job.op, job.wide, job.ndim, job.n, job.cdim, job.c = LF_CE_HESSIAN, rows.wide, e, rows.n, 1, rows.c
     job.cshape[0] = rows.c
     job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
     job.in_[1].data = job.in_[2].data = job.grad[1].data = job.grad[2].data = job.label.data = job.out.data = NULL
@@ -263,6 +281,7 @@ cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax,
         job.weight, job.param[2] = <double *>cnp.PyArray_DATA(aw), aw.sum()
     job.ignores, job.ignore_index, job.weighted_mean, job.labels_only = rows.op != LF_CE_PROB, rows.ignore_index, False, False
     job.param[0], job.param[1], job.scale = 1 - rows.smoothing, rows.smoothing / <double>(job.c if job.c else 1), rows.scale
+    merge_positions(&job)
     run_vectors(&job, &totals)
     return h
 
