@@ -1,7 +1,11 @@
 # CTC: lengths and targets checked and copied, memory found, tasks run on threads. The recursion is ctc.h's, the order of tasks ctc_job.h's.
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cython.parallel cimport threadid
 from libc.math cimport INFINITY
 from libc.string cimport memset
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
 
 cdef size_t CTC_GROUP_BYTES = 64 << 20   # of emissions in hand: larger batches are worked on a group of samples at a time
 cdef double CTC_SERIAL = 65536           # entries and states up to which starting threads costs more than they save
@@ -35,7 +39,7 @@ cdef class CtcCall:
 
 
 cdef void *allocated(double size) except NULL:
-    cdef void *memory = malloc(<size_t>size) if size < <double>sys.maxsize else NULL
+    cdef void *memory = malloc(<size_t>size) if size < <double>PY_SSIZE_T_MAX else NULL
     if memory == NULL:
         raise MemoryError(f"cannot allocate {size:.0f} bytes")
     return memory
@@ -52,11 +56,39 @@ cdef cnp.ndarray integers(object x, str name):
     return a
 
 
-cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ssize_t most, str limit) except -1:
-    """One length for each sample, from 0 to `most`; a single integer holds for all."""
-    cdef cnp.ndarray a = integers(lengths, name), wide
+cdef int64_t small_length(object x, Py_ssize_t most) except? -2:
+    """A Python integer from 0 to `most`, or -1: to be looked at more closely."""
+    cdef int overflow = 0
+    cdef int64_t length = PyLong_AsLongLongAndOverflow(x, &overflow) if type(x) is int else -1
+    return length if 0 <= length <= most and not overflow else -1
+
+
+cdef bint read_python_lengths(int64_t *to, object lengths, Py_ssize_t N, Py_ssize_t most) except -1:
+    """Lengths that are a Python integer, or a list or tuple of them; no array is made. False if they are not that, or not right."""
+    cdef Py_ssize_t n
+    if type(lengths) is int:
+        for n in range(N):
+            to[n] = small_length(lengths, most)
+            if to[n] < 0:
+                return False
+        return True
+    if not (type(lengths) is list or type(lengths) is tuple) or len(lengths) != N:
+        return False
+    for n in range(N):
+        to[n] = small_length(lengths[n], most)
+        if to[n] < 0:
+            return False
+    return True
+
+
+cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ssize_t most, str what, cnp.ndarray of=None) except -1:
+    """One length for each sample, from 0 to `most`, the extent of the array `of` or else the number of `what`; a single integer holds for all."""
+    cdef cnp.ndarray a, wide
     cdef Py_ssize_t n, step = 0
     cdef const char *data
+    if not cnp.PyArray_Check(lengths) and read_python_lengths(to, lengths, N, most):
+        return 0
+    a = integers(lengths, name)
     if cnp.PyArray_NDIM(a) > 1 or (cnp.PyArray_NDIM(a) == 1 and cnp.PyArray_DIM(a, 0) != N):
         raise ValueError(f"{name}: expected one length for each sample, shape ({N},), got shape {shape_of(a)}")
     wide = a if dtype_code(a) == LF_I64 and cnp.PyArray_ISALIGNED(a) else a.astype(np.int64)
@@ -67,6 +99,7 @@ cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ss
         to[n] = (<const int64_t *>(data + n * step))[0]
         if not 0 <= to[n] <= most:
             index = (n,) if cnp.PyArray_NDIM(a) else ()
+            limit = f"{most} {what}" if of is None else f"{what} of shape {shape_of(of)}"
             raise ValueError(f"{subscript(name, index)} = {a[index]} is out of range for {limit}")
     return 0
 
@@ -85,7 +118,8 @@ cdef cnp.ndarray frames_array(object log_probs, str name):
     cdef cnp.ndarray x = as_array(log_probs, name)
     if not 2 <= cnp.PyArray_NDIM(x) <= 3:
         raise ValueError(f"{name}: expected shape (T, N, C), or (T, C) for one sample, got shape {shape_of(x)}")
-    checked_size(shape_of(x), name)
+    if cnp.PyArray_SIZE(x) > PY_SSIZE_T_MAX // 16:
+        checked_size(shape_of(x), name)
     return x if is_float(dtype_code(x)) else x.astype(np.float64)
 
 
@@ -99,7 +133,7 @@ cdef int read_targets(CtcCall call, object targets, object target_lengths) excep
     if ndim == 0 or ndim > 2 or (padded and cnp.PyArray_DIM(y, 0) != N):
         raise ValueError(f"targets: expected class indices of shape ({N}, S) or, one sample after the other, (sum of target_lengths,), "
                          f"got shape {shape_of(y)}")
-    read_lengths(call.lengths, target_lengths, "target_lengths", N, cnp.PyArray_DIM(y, ndim - 1), f"targets of shape {shape_of(y)}")
+    read_lengths(call.lengths, target_lengths, "target_lengths", N, cnp.PyArray_DIM(y, ndim - 1), "targets", y)
     step = cnp.PyArray_STRIDE(y, ndim - 1)
     call.labels = call.longest = 0
     for n in range(N):
@@ -133,7 +167,7 @@ cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, ob
     job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if call.batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
     job.blank = class_index(blank, job.C)
     call.allocate(job.N)
-    read_lengths(call.frames, input_lengths, "input_lengths", job.N, job.steps, f"{job.steps} frames")
+    read_lengths(call.frames, input_lengths, "input_lengths", job.N, job.steps, "frames")
     read_targets(call, targets, target_lengths)
     return call
 
@@ -427,7 +461,7 @@ def ctc_missing_frames(object targets, object input_lengths, object target_lengt
         raise ValueError(f"input_lengths: expected one length for each sample, got shape {shape_of(lengths)}")
     call.job.N, call.job.C = shape[0] if shape else 1, 2147483647
     call.allocate(call.job.N)
-    read_lengths(call.frames, lengths, "input_lengths", call.job.N, sys.maxsize, "a number of frames")
+    read_lengths(call.frames, lengths, "input_lengths", call.job.N, PY_SSIZE_T_MAX, "frames")
     read_targets(call, targets, target_lengths)
     missing = np.zeros(call.job.N, np.int64)
     out, label = <int64_t *>cnp.PyArray_DATA(missing), call.job.labels
@@ -471,7 +505,7 @@ def ctc_decode(object log_probs, object input_lengths, object blank, object beam
     cdef cnp.ndarray frames = np.empty(job.N, np.int64), labels = np.empty(shape, np.int32)
     cdef cnp.ndarray lengths = np.empty(shape[:2], np.int64), score = np.empty(shape[:2])
     read_lengths(<int64_t *>cnp.PyArray_DATA(frames), job.steps if input_lengths is None else input_lengths, "input_lengths", job.N, job.steps,
-                 f"{job.steps} frames")
+                 "frames")
     job.frames, job.labels = <int64_t *>cnp.PyArray_DATA(frames), <int32_t *>cnp.PyArray_DATA(labels)
     job.lengths, job.score = <int64_t *>cnp.PyArray_DATA(lengths), <double *>cnp.PyArray_DATA(score)
     threads = threads_for(job.N, 2) if <double>job.N * job.steps * (job.C + job.width) > CTC_SERIAL else 1
@@ -515,8 +549,8 @@ def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not N
     cdef Py_ssize_t N = cnp.PyArray_DIM(a, 0), width_a = cnp.PyArray_DIM(a, 1), width_b = cnp.PyArray_DIM(b, 1)
     cdef cnp.ndarray m = np.empty(N, np.int64), n = np.empty(N, np.int64), out = np.empty(N, np.int64)
     cdef int threads = threads_for(N, 2) if <double>N * width_a * width_b > CTC_SERIAL else 1
-    read_lengths(<int64_t *>cnp.PyArray_DATA(m), a_lengths, "hypothesis_lengths", N, width_a, f"hypotheses of shape {shape_of(a)}")
-    read_lengths(<int64_t *>cnp.PyArray_DATA(n), b_lengths, "reference_lengths", N, width_b, f"references of shape {shape_of(b)}")
+    read_lengths(<int64_t *>cnp.PyArray_DATA(m), a_lengths, "hypothesis_lengths", N, width_a, "hypotheses", a)
+    read_lengths(<int64_t *>cnp.PyArray_DATA(n), b_lengths, "reference_lengths", N, width_b, "references", b)
     cdef void *rows = allocated(<double>threads * (width_b + 1) * 8)
     with nogil:
         distances(<int64_t *>cnp.PyArray_DATA(a), <int64_t *>cnp.PyArray_DATA(m), width_a, <int64_t *>cnp.PyArray_DATA(b),
@@ -544,7 +578,7 @@ cdef int read_rnnt_targets(CtcCall call, LfRnntJob *job, object targets, object 
     cdef Py_ssize_t n, u, most = job.width - 2
     if shape_of(y) != (job.N, most):
         raise ValueError(f"targets: expected shape ({job.N}, {most}), one less than the logits' third axis, got {shape_of(y)}")
-    read_lengths(call.lengths, target_lengths, "target_lengths", job.N, most, f"targets of shape {shape_of(y)}")
+    read_lengths(call.lengths, target_lengths, "target_lengths", job.N, most, "targets", y)
     call.targets, wide = y, y.astype(np.int64)
     call.job.labels = <int32_t *>allocated(<double>job.N * most * 4 + 8)
     for n in range(job.N):
@@ -584,7 +618,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     job.clamp = clamp
     call.allocate(job.N)
     loss = call.job.loss
-    read_lengths(call.frames, logit_lengths, "logit_lengths", job.N, job.steps, f"{job.steps} frames")
+    read_lengths(call.frames, logit_lengths, "logit_lengths", job.N, job.steps, "frames")
     read_rnnt_targets(call, &job, targets, target_lengths)
     if out is not None:
         if mode != 0:
