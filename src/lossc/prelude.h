@@ -20,6 +20,7 @@
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
 #define LF_CHUNK 1024           /* elements in hand in an elementwise loss */
 #define LF_RUN 1024             /* classes in hand in a long row */
+#define LF_AHEAD 8192           /* bytes between a read of a long row and its prefetch */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */

@@ -98,38 +98,50 @@ static T NAME(run_max)(const T *x, ptrdiff_t n)
     return lane[0];
 }
 
-/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted. Lanes l and l + LF_LANES / 2 are added in T, all else in
- * double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
-static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count)
+/* One step of a sum of exponentials: LF_LANES elements. */
+static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, double *acc, I *other, T *keep)
 {
-    double acc[LF_LANES / 2] = {0}, whole[LF_LANES / 2];
-    T all[LF_LANES / 2] = {0}, pad[LF_LANES], e[LF_LANES];
-    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
-        const T *a = x + i;
-        if (n - i < LF_LANES) {
-            for (int l = 0; l < LF_LANES; l++)
-                pad[l] = l < n - i ? a[l] : -INFINITY;
-            a = pad;
-        }
+    const T *b = x + LF_LANES / 2;
+    T pair[LF_LANES / 2];
+    for (ptrdiff_t i = 0; i < LF_LANES * (ptrdiff_t)sizeof(T); i += 64)
+        __builtin_prefetch((const char *)x + LF_AHEAD + i); /* of the next runs, or nothing */
 #pragma omp simd
-        for (int l = 0; l < LF_LANES; l++)
-            e[l] = NAME(row_exp)(a[l], ref.magic, ref.floor);
-#pragma omp simd
-        for (int l = 0; l < LF_LANES / 2; l++) {
-            const T y = e[l], z = e[l + LF_LANES / 2];
-            const T p = masked ? NAME(row_other)(y, a[l], m) : y, q = masked ? NAME(row_other)(z, a[l + LF_LANES / 2], m) : z;
-            acc[l] += (double)(p + q);
-            if (masked)
-                all[l] += y + z;
+    for (int l = 0; l < LF_LANES / 2; l++) {
+        const T y = NAME(row_exp)(x[l], ref.magic, ref.floor), z = NAME(row_exp)(b[l], ref.magic, ref.floor);
+        pair[l] = masked ? NAME(row_other)(y, x[l], m) + NAME(row_other)(z, b[l], m) : y + z;
+        if (masked) {
+            other[l] += (I)(x[l] != m) + (I)(b[l] != m);
+            keep[l] = y;
+            keep[l + LF_LANES / 2] = z;
         }
     }
-    const double sum = lf_half_lane_sum(acc);
+#pragma omp simd
+    for (int l = 0; l < LF_LANES / 2; l++)
+        acc[l] += pair[l];
+}
+
+/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
+ * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
+static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count, T *keep)
+{
+    double acc[LF_LANES / 2] = {0};
+    I other[LF_LANES / 2] = {0}, others = 0;
+    T pad[LF_LANES];
+    ptrdiff_t i = 0;
+    for (; i + LF_LANES <= n; i += LF_LANES)
+        NAME(run_step)(x + i, ref, masked, m, acc, other, masked ? keep + i : NULL);
+    if (i < n) {
+        for (int l = 0; l < LF_LANES; l++)
+            pad[l] = l < n - i ? x[i + l] : -INFINITY;
+        NAME(run_step)(pad, ref, masked, m, acc, other, masked ? keep + i : NULL);
+        i += LF_LANES;
+    }
     if (masked) {
         for (int l = 0; l < LF_LANES / 2; l++)
-            whole[l] = all[l];
-        *count += lf_nearest((lf_half_lane_sum(whole) - sum) * ref.f); /* f e(m) = 1 */
+            others += other[l];
+        *count += (double)(i - others);
     }
-    return sum;
+    return lf_half_lane_sum(acc);
 }
 
 static double NAME(run_total)(const T *x, ptrdiff_t n)
@@ -384,17 +396,27 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
     return buf;
 }
 
-/* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. */
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+/* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled.
+ * row_first finds the first run's maximum; called a row ahead, it overlaps with the sums. The exponentials of a row of one run are left in e. */
+static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+{
+    T buf[LF_RUN];
+    const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
+    const T m = NAME(run_max)(NAME(row_in)(j, &j->x, j->xc, r->off_x[l], 0, n, buf), n);
+    const NAME(Ref) ref = NAME(row_ref)(m);
+    r->m[l] = m, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
+}
+
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e)
 {
     const int spread = NAME(row_spread)(j);
-    T buf[LF_RUN], tbuf[LF_RUN], m = -INFINITY, top = 0;
+    T buf[LF_RUN], tbuf[LF_RUN], m = r->m[l], top = NAME(row_far)(m) ? 0 : m;
     double s = 0, count = 0, mass = 0, dot = 0;
-    NAME(Ref) ref = NAME(row_ref)(m);
+    NAME(Ref) ref = {.magic = r->magic[l], .floor = r->floor[l], .f = r->f[l]};
     for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
         const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
-        const T here = NAME(run_max)(x, n);
+        const T here = c ? NAME(run_max)(x, n) : m;
         if (here > m) {
             s = (s + count) * lf_exp_f64((double)m - (double)here);
             dot += mass != 0 ? mass * ((double)here - (double)m) : 0;
@@ -403,7 +425,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
         }
         if (NAME(row_far)(m))
             x = NAME(row_logits)(j, r, l, c, n, m, buf);
-        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count) : NAME(run_sum)(x, n, ref, 0, top, NULL));
+        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count, e) : NAME(run_sum)(x, n, ref, 0, top, NULL, NULL));
         if (spread)
             NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -590,11 +612,16 @@ LF_EMIT NAME(emit_softmax)(T *o, const T *e, ptrdiff_t n, const T *pf, int step)
         o[i] = e[i] * LF_LANE(pf);
 }
 
-LF_EMIT NAME(emit_exp)(T *o, const T *x, ptrdiff_t n, T magic, T floor, T factor)
+static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T factor)
 {
+    if (e)
 #pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++)
-        o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
+        for (ptrdiff_t i = 0; i < n; i++)
+            o[i] = e[i] * factor;
+    else
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++)
+            o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
 }
 
 LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, int step)
@@ -712,13 +739,14 @@ static void NAME(row_put)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
         NAME(row_move)(j, a, stride, off, c, n, buf, 1);
 }
 
-/* Second pass over a row that the first has left in the second-level cache. Exponentials are taken again: keeping them there instead was slower,
- * by up to 1.4 at 32000 classes. */
-static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+/* Second pass over a row that the first has left in the second-level cache, with the exponentials kept or taken again: keeping those of rows of
+ * more than a run was slower, by up to 1.4 at 32000 classes. */
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const T *kept)
 {
     const int spread = NAME(row_spread)(j);
     const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
-    T buf[LF_RUN], ubuf[LF_RUN], e[LF_RUN], obuf[LF_RUN], dot = 0, *o;
+    T buf[LF_RUN], ubuf[LF_RUN], ebuf[LF_RUN], obuf[LF_RUN], dot = 0, *o;
+    const T *e = kept ? kept : ebuf;
     const T pf = r->pf[l];
     double sum = 0;
     for (int pass = j->op == LF_SOFTMAX && j->gx.data ? 0 : 1; pass < 2; pass++)
@@ -729,10 +757,10 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
                 u = NAME(row_masses)(j, r, l, c, n, ubuf);
             else if (j->gx.data && j->op == LF_SOFTMAX)
                 u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
-            if (u)
+            if (u && !kept)
 #pragma omp simd
                 for (ptrdiff_t i = 0; i < n; i++)
-                    e[i] = NAME(row_exp)(x[i], magic, floor);
+                    ebuf[i] = NAME(row_exp)(x[i], magic, floor);
             if (pass == 0) {
                 for (ptrdiff_t i = 0; i < n; i++)
                     obuf[i] = e[i] * pf * u[i];
@@ -760,7 +788,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
                 else if (u)
                     NAME(emit_grad_spread)(o, x, e, u, n, r, l, &pf, 0);
                 else
-                    NAME(emit_exp)(o, x, n, magic, floor, pf * r->kmass[l]);
+                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf * r->kmass[l]);
                 if (y >= 0 && y < n)
                     o[y] = patch[l];
                 NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
@@ -768,7 +796,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
                 o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
                 if (j->op == LF_SOFTMAX)
-                    NAME(emit_exp)(o, x, n, magic, floor, pf);
+                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf);
                 else
                     NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
                 NAME(row_put)(j, &j->out, j->oc, r->off_out[l], c, n, o, obuf);
@@ -831,8 +859,8 @@ static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
             NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, v + l, 1, 0);
 }
 
-/* strip: the rows' logits, ld apart, in place of which the output for `stays` is left; or NULL. */
-static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff_t ld, const LfArray *stays, double *gw, double *gw_mass)
+/* strip: small rows' logits, ld apart, in place of which the output for `stays` is left, or NULL; room: for LF_GROUP_ELEMENTS exponentials. */
+static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff_t ld, const LfArray *stays, T *room, double *gw, double *gw_mass)
 {
     const int second = j->gx.data || j->gt.data || gw || j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX;
     if (j->c <= LF_SMALL_C) {
@@ -851,13 +879,18 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff
             NAME(tile_emit)(j, r, x, ld, stays, e, spread || upstream ? u : NULL);
         }
     } else {
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            NAME(row_stats)(j, r, l);
+        const ptrdiff_t keep = second && j->c <= LF_RUN ? (j->c + LF_LANES - 1) / LF_LANES * LF_LANES : 0;
+        NAME(row_first)(j, r, 0);
+        for (ptrdiff_t l = 0; l < r->n; l++) {
+            if (l + 1 < r->n)
+                NAME(row_first)(j, r, l + 1);
+            NAME(row_stats)(j, r, l, room + l * keep);
+        }
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
             for (ptrdiff_t l = 0; l < r->n; l++)
-                NAME(row_emit)(j, r, l);
+                NAME(row_emit)(j, r, l, keep ? room + l * keep : NULL);
         }
     }
     if (gw)
@@ -902,27 +935,27 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     const LfArray *last = j->gx.data ? &j->gx : j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL;
     const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
     const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
-    T strip[LF_GROUP_ELEMENTS + LF_SMALL_C * LF_GROUP];
+    T room[LF_GROUP_ELEMENTS + LF_W * LF_LANES];
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
         const ptrdiff_t at = strips ? (i - start) % width : 0;
         if (strips && at == 0)
-            NAME(strip_in)(j, i, end - i < width ? end - i : width, strip, ld);
+            NAME(strip_in)(j, i, end - i < width ? end - i : width, room, ld);
         NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else
-            NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, gw, gw_mass);
+            NAME(rows_work)(j, &r, strips ? room + at : NULL, ld, stays, room, gw, gw_mass);
         for (int l = 0; l < LF_W; l += LF_LANES)
 #pragma omp simd
             for (int k = 0; k < LF_LANES; k++)
                 sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
         if (stays && (at + group == width || i + group >= end))
-            NAME(strip_out)(j, stays, stride, i - at, at + r.n, strip, ld);
+            NAME(strip_out)(j, stays, stride, i - at, at + r.n, room, ld);
     }
     if (j->stream)
         lf_store_fence();
