@@ -91,6 +91,10 @@ def hidden_labels(rng, shape):
     return labels(rng, shape[:2])
 
 
+def hidden_probabilities(rng, shape):
+    return probabilities(rng, shape[:2])
+
+
 def label_sets(rng, shape):
     """Rows of distinct classes ended by -1, as multilabel_margin_loss takes them; what follows the -1 is never read."""
     rows = np.array([rng.permutation(shape[-1]) for _ in range(int(np.prod(shape[:-1])))]).reshape(shape)
@@ -544,6 +548,7 @@ CASES = [
         {"input": unit, "target": unit},
         ({}, {"input": log_unit, "target": log_unit, "log": True}),
         ("input", "target"),
+        hessian=True,
         reductions=("none", "mean", "sum", "batchmean"),
         edges=(
             Edge("0 log 0", ([0.0, 0.0, 0.5], [0.0, 0.5, 0.0]), [0, 0.25 * np.log(2), 0.25 * np.log(2)], exact=False),
@@ -693,8 +698,15 @@ CASES = [
         "linear_cross_entropy",
         "LinearCrossEntropyLoss",
         {"input": hidden, "linear_weight": linear_weight, "target": hidden_labels},
-        ({}, {"linear_bias": per_class}, {"weight": per_class, "label_smoothing": 0.1}, {"ignore_index": 0}),
-        ("input", "linear_weight", "linear_bias", "weight"),
+        (
+            {},
+            {"linear_bias": per_class},
+            {"weight": per_class, "label_smoothing": 0.1},
+            {"ignore_index": 0},
+            {"target": hidden_probabilities},
+            {"target": hidden_probabilities, "linear_bias": per_class, "weight": per_class, "label_smoothing": 0.1},
+        ),
+        ("input", "linear_weight", "target", "linear_bias", "weight"),
         kind="linear",
     ),
 ]

@@ -200,13 +200,12 @@ def test_functions_of_one_number(isa, name):
 
 
 ELEMENTWISE = [c for c in LIVE if c.kind == "elementwise" and c.reductions]
-CLAIMED = {"sigmoid_focal_loss": 3, "js_div": 8, "tweedie_nll_loss": 8}  # ulp that formulas.h states beyond 2
 
 
-def errors(case, option, options):
-    """ulp of each of 20 000 losses from the reference with `options`; where terms cancel, of the larger term."""
+def errors(case, option):
+    """ulp of each of 20 000 losses from the reference; where terms cancel, of the larger term."""
     args, keywords = case.draw(generator(case.function, option), (20_000,), np.float32, option)
-    want = getattr(reference, case.function)(*args, **keywords | options, reduction="none")
+    want = getattr(reference, case.function)(*args, **keywords, reduction="none")
     error = ulps(call(case, args, keywords | {"reduction": "none"}), want)
     if case.terms:
         term = case.terms(*[a.astype(float) for a in args], **case.options[option]) * keywords.get("weight", 1)
@@ -214,35 +213,10 @@ def errors(case, option, options):
     return error
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in ELEMENTWISE])
-def test_elementwise_losses(isa, case):
-    """Within 2 ulp or what formulas.h claims, purely algebraic ones within 1.  A number given as an option is what float32 makes of it."""
-    for option, options in enumerate(case.options):
-        rounded = {k: float(np.float32(v)) for k, v in options.items() if isinstance(v, float)}
-        report(f"{case.function} {option}", errors(case, option, rounded), 1 if case.algebraic else CLAIMED.get(case.function, 2))
-
-
-# where issue 3's goal, 2 ulp of the formula with the options as given (1 for algebraic losses), is missed, and by what
-MISSED = {
-    ("sigmoid_focal_loss", 3): "3 ulp: formulas.h",
-    ("js_div", 1): "8 ulp: formulas.h",
-    ("quantile_loss", 1): "4 ulp: q = 0.9 is rounded to float32 before 1 - q",
-    ("quantile_loss", 2): "2 ulp, algebraic: q = 0.1 likewise",
-    ("tweedie_nll_loss", 1): "8 ulp: power = 1.2 is rounded to float32 before 1 - p and 2 - p",
-}
-
-
-@pytest.mark.parametrize(
-    "case, option",
-    [
-        pytest.param(c, i, id=f"{c.function}-{i}", marks=[pytest.mark.xfail(reason=MISSED[c.function, i])] if (c.function, i) in MISSED else [])
-        for c in ELEMENTWISE
-        for i in range(len(c.options))
-    ],
-)
-def test_goal_of_two_ulp(isa, case, option):
-    """Stands in the open where it is missed; strict, so that reaching it is noticed too."""
-    report(f"{case.function} {option}", errors(case, option, {}), 1 if case.algebraic else 2)
+@pytest.mark.parametrize("case, option", [pytest.param(c, i, id=f"{c.function}-{i}") for c in ELEMENTWISE for i in range(len(c.options))])
+def test_elementwise_losses(isa, case, option):
+    """Within 2 ulp of the formula with the options as given, purely algebraic ones within 1."""
+    report(f"{case.function} {option}", errors(case, option), 1 if case.algebraic else 2)
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "row" or c.function == "focal_loss"])

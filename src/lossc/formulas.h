@@ -1,6 +1,7 @@
 /* The elementwise losses, one stanza each: value, gradients by every float argument and second derivative by the input.
  *
- * A. LOSS(name) is a function of one element: x, y, z are the arrays of losses.def, p its numbers.  Fields left out are 0, and a loop that
+ * A. LOSS(name) is a function of one element: x, y, z are the arrays of losses.def, p its numbers (a number as given, a double, is
+ *    p[i] + p[LF_PARAMS + i]).  Fields left out are 0, and a loop that
  *    does not use a field does not compute it: a stanza costs what its caller asks for.
  *      v   the loss           gx, gy, gz   its derivatives by x, y, z           hx   d2v/dx2
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
@@ -25,6 +26,14 @@ static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
 {
     T d = x - y, b = d - x;
     return (NAME(LfPair)){d, (x - (d - b)) - (y + b)};
+}
+
+/* k - the number i, a whole k: a pair of which hi is rounded once. */
+static inline NAME(LfPair) NAME(lf_less)(T k, const T *p, int i)
+{
+    NAME(LfPair) d = NAME(lf_minus)(k, p[i]);
+    T lo = d.lo - p[LF_PARAMS + i], hi = d.hi + lo;
+    return (NAME(LfPair)){hi, (d.hi - hi) + lo};
 }
 
 /* The code of a violated condition, in arithmetic: of a selection gcc 12 would make a conditional store, and no packed loop. */
@@ -55,6 +64,15 @@ static inline T NAME(lf_exp_rest)(T x, T e)
 {
     NAME(LfPair) t = NAME(lf_exp_pair)(-x);
     return (t.hi - e) + t.lo;
+}
+
+/* x^(y + ylo) - z, z = lf_pow(x, y): its rounding error, for normal x. */
+static inline T NAME(lf_pow_rest)(T x, T y, T ylo, T z)
+{
+    NAME(LfPair) l = NAME(lf_log_pair)(x);
+    T p = y * l.hi, plo = NAME(lf_product_error)(y, l.hi, p) + (y * l.lo + ylo * l.hi);
+    NAME(LfPair) e = NAME(lf_exp_pair)(-p);
+    return y == 0 ? 0 : ((e.hi - z) + e.lo) + e.hi * plo;
 }
 
 /* d^2/s with its error, d and s pairs: q = d/s and r = 1/s, within 2 ulp, are by-products. */
@@ -180,11 +198,10 @@ LOSS(smooth_l1)
  *   gx = -q or 1 - q, 0 at d = 0. */
 LOSS(quantile)
 {
-    T q = p[0], over = R(1.0) - q, overlo = (R(1.0) - over) - q;
-    NAME(LfPair) d = NAME(lf_minus)(x, y);
-    T w = d.hi < 0 ? -q : over, v = w * d.hi;
-    T c = w * d.lo + ((d.hi < 0 ? 0 : d.hi * overlo) + NAME(lf_product_error)(w, d.hi, v));
-    T g = d.hi > 0 ? over : d.hi < 0 ? -q : d.hi;
+    NAME(LfPair) d = NAME(lf_minus)(x, y), over = NAME(lf_less)(1, p, 0);
+    T w = d.hi < 0 ? -p[0] : over.hi, wlo = d.hi < 0 ? -p[LF_PARAMS] : over.lo, v = w * d.hi;
+    T c = w * d.lo + (wlo * d.hi + NAME(lf_product_error)(w, d.hi, v));
+    T g = d.hi > 0 ? over.hi : d.hi < 0 ? -p[0] : d.hi;
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g};
 }
 
@@ -357,10 +374,11 @@ LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
  *   hx = A q^gamma (gamma c ((gamma - 1) r^2 + r (t - s)) + 2 gamma r c' + c'')
  *   gy = q^gamma (A' c + A (gamma c (t - s)/q - x))
  * q is kept from 0 in the denominators only: it underflows where c does.
- * 2.8 ulp at x = 0.958, y = 1, gamma = 1.3; hx may cancel. */
+ * 1.5 ulp at x = 0.961, y = 1, gamma = 1.3; hx may cancel. */
 LOSS(sigmoid_focal)
 {
-    T gamma = p[1], one = p[0] < 0 ? 1 : p[0], zero = p[0] < 0 ? 1 : R(1.0) - p[0], zerolo = p[0] < 0 ? 0 : (R(1.0) - zero) - p[0];
+    NAME(LfPair) other = NAME(lf_less)(1, p, 0);
+    T gamma = p[1], one = p[0] < 0 ? 1 : p[0], onelo = p[0] < 0 ? 0 : p[LF_PARAMS], zero = p[0] < 0 ? 1 : other.hi, zerolo = p[0] < 0 ? 0 : other.lo;
     VG ce = NAME(lf_bce_logits)(x, y, 1, 0);
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, ks = k * l.s, yt = y * l.t, st = l.s * l.t, ts = l.t - l.s;
@@ -368,10 +386,11 @@ LOSS(sigmoid_focal)
     T qlo = q.lo + (k * l.slo + y * l.tlo + NAME(lf_product_error)(k, l.s, ks) + NAME(lf_product_error)(y, l.t, yt) + klo * l.s);
     T oy = one * y, zk = zero * k;
     NAME(LfPair) weight = NAME(lf_minus)(oy, -zk);
-    T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + zerolo * k + zero * klo);
+    T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + onelo * y + zerolo * k + zero * klo);
     T power = NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
     T inverse = R(1.0) / (q.hi < T_MIN ? T_MIN : q.hi), r = (k - y) * st * inverse;
-    T ulo = gamma * qlo * inverse * u + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
+    T powerlo = NAME(lf_pow_rest)(q.hi, gamma, p[LF_PARAMS + 1], power) + gamma * qlo * inverse * power;
+    T ulo = weight.hi * powerlo + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
     T c = ulo * ce.v + (u * ce.c + NAME(lf_product_error)(u, ce.v, v));
     T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
     return (VG){.v = v,
@@ -435,7 +454,7 @@ static inline T NAME(lf_js_core)(T z)
 }
 
 /* Jensen-Shannon, x and y probabilities (Lin 1991).  s = x + y, u = |x - y|/s, M = max, n = min:
- *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u)/4                  gx = log(2x/s)/2,   gy = log(2y/s)/2
+ *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u)/4                  gx = log(2x/s)/2,   gy = log(2y/s)/2,   hx = y/(2 x s)
  * for u < 1/2 from f's series, t = (x - y)^2/s: (t + t u^2 (...))/4.  0 for x = y, also 0 = 0; (x + y)/2 log 2 where one is 0; negative x
  * or y: NaN.   0.86 ulp. */
 LOSS(js_div)
@@ -460,12 +479,41 @@ LOSS(js_div)
                              : far.hi / 2,
                 .c = NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
                 .gx = (x < y ? down : up) / 2,
-                .gy = (x < y ? up : down) / 2};
+                .gy = (x < y ? up : down) / 2,
+                .hx = none ? 0 : y * t.r / (2 * x)};
+}
+
+/* What lf_loss_js_div_log's v lacks, in float; c = 0 in double.  With h = D/2 and G = exp((x + y)/2) it is G (h sinh h - cosh h log cosh h), for
+ * h < 0.55 from the series h^2/2 (1 + h^4 Q(h^2)), relative error 2^-33; beyond, the terms as pairs. */
+static inline T NAME(lf_js_log_rest)(T x, T y, I close, T v, T large, T small)
+{
+#ifdef LF_T_FLOAT
+    NAME(LfPair) d = NAME(lf_minus)(x < y ? y : x, x < y ? x : y), middle = NAME(lf_minus)(x, -y), t = NAME(lf_exp_pair)(d.hi);
+    T h = d.hi / 2, zz = h * h, q = -0.00016553576f;
+    q = q * zz + 0.00072241464f;
+    q = q * zz + -0.002776714f;
+    q = q * zz + 0.013888849f;
+    T half = zz / 2, more = half * (zz * zz * q), g = half + more;
+    T glo = ((half - g) + more) + (NAME(lf_product_error)(h, h, zz) / 2 + h * d.lo / 2);
+    T e = NAME(lf_exp)(middle.hi / 2), near = e * g;
+    T nearlo = NAME(lf_product_error)(e, g, near) + (g * (NAME(lf_exp_rest)(middle.hi / 2, e) + e * middle.lo / 2) + e * glo);
+
+    T w = R(1.0) + t.hi, wlo = ((R(1.0) - w) + t.hi) + (t.lo - t.hi * d.lo);
+    NAME(LfPair) log = NAME(lf_log_pair)(w), l = NAME(lf_minus)(T_LN2_HI, log.hi), m = NAME(lf_minus)(l.hi, d.hi);
+    T llo = l.lo + (T_LN2_LO - log.lo - wlo / w), mlo = m.lo + llo - d.lo, up = large * l.hi, down = small * m.hi;
+    T uplo = NAME(lf_product_error)(large, l.hi, up) + (large * llo + l.hi * NAME(lf_exp_rest)(x < y ? y : x, large));
+    T downlo = NAME(lf_product_error)(small, m.hi, down) + (small * mlo + m.hi * NAME(lf_exp_rest)(x < y ? x : y, small));
+    NAME(LfPair) far = NAME(lf_minus)(up, -down);
+    return NAME(lf_finite)(close ? (near - v) + nearlo : (far.hi / 2 - v) + (far.lo + uplo + downlo) / 2);
+#else
+    return 0;
+#endif
 }
 
 /* Jensen-Shannon, x and y log-probabilities.  D = |x - y|, m = exp(-D) - 1, u = -m/(2 + m), M = max, L = log 2 - log(1 + exp(-D)):
- *   v  = exp(M) m^2/(2 + m) (1 + u^2 (...))/4 for u < 1/2,  (exp(M) L + exp(n) (L - D))/2 beyond        gx = exp(x) log(1 +- u)/2
- * 7.3 ulp at x = -0.233, y = -0.098. */
+ *   v  = exp(M) m^2/(2 + m) (1 + u^2 (...))/4 for u < 1/2,  (exp(M) L + exp(n) (L - D))/2 beyond
+ *   gx = exp(x) log(1 +- u)/2,   hx = gx + exp(n)/(2 + m)/2
+ * 1.4 ulp at x = -0.0775, y = x + 2^-19; v alone 7.3 at x = -0.233, y = -0.098. */
 LOSS(js_div_log)
 {
     T d = x == y ? 0 : ABS(x - y), m = NAME(lf_expm1)(-d), u = -m / (R(2.0) + m), z2 = u * u;
@@ -475,7 +523,9 @@ LOSS(js_div_log)
     T far = (large * l + NAME(lf_times)(small, l - d)) / 2;
     I close = u < R(0.5);
     T up = large * NAME(lf_log1p)(u) / 2, down = NAME(lf_times)(small, close ? NAME(lf_log1p)(-u) : l - d) / 2;
-    return (VG){.v = close ? near : far, .gx = x < y ? down : up, .gy = x < y ? up : down};
+    T v = close ? near : far, gx = x < y ? down : up;
+    return (VG){
+        .v = v, .c = NAME(lf_js_log_rest)(x, y, close, v, large, small), .gx = gx, .gy = x < y ? up : down, .hx = gx + small / (R(2.0) + m) / 2};
 }
 
 /* ---- likelihoods -------------------------------------------------------------------------------------------------------------------- */
@@ -562,10 +612,10 @@ LOSS(gamma_nll_log)
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0)};
 }
 
-/* exp(k x) with its error; what the product's rounding drops is in hi too. */
-static inline NAME(LfPair) NAME(lf_exp_product)(T k, T x)
+/* exp(k x), k a pair, with its error; what the product's rounding drops is in hi too. */
+static inline NAME(LfPair) NAME(lf_exp_product)(NAME(LfPair) k, T x)
 {
-    T u = k * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(e * NAME(lf_product_error)(k, x, u)), hi = e + lo;
+    T u = k.hi * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(e * (NAME(lf_product_error)(k.hi, x, u) + k.lo * x)), hi = e + lo;
     return (NAME(LfPair)){hi, (e - hi) + lo + NAME(lf_exp_rest)(u, e)};
 }
 
@@ -582,19 +632,19 @@ static inline T NAME(lf_quotient_error)(T a, T b, T q)
  * One sign for 1 < p < 2, y >= 0: 0.67 ulp.  Elsewhere the terms, known to 2^-28, may cancel.  y < 0 is bad for p > 0. */
 LOSS(tweedie_nll_log)
 {
-    T p1 = R(1.0) - p[0], p2 = R(2.0) - p[0];
+    NAME(LfPair) p1 = NAME(lf_less)(1, p, 0), p2 = NAME(lf_less)(2, p, 0);
     NAME(LfPair) a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x);
-    a.hi = b.hi > (p2 > 0 ? T_MAX : T_INF) ? 0 : a.hi; /* the larger exponential wins where both overflow */
-    b.hi = a.hi > (p2 < 0 ? T_MAX : T_INF) ? 0 : b.hi;
-    T ya = NAME(lf_times)(y, a.hi), va = ya / p1, vb = b.hi / p2;
+    a.hi = b.hi > (p2.hi > 0 ? T_MAX : T_INF) ? 0 : a.hi; /* the larger exponential wins where both overflow */
+    b.hi = a.hi > (p2.hi < 0 ? T_MAX : T_INF) ? 0 : b.hi;
+    T ya = NAME(lf_times)(y, a.hi), va = ya / p1.hi, vb = b.hi / p2.hi;
     NAME(LfPair) v = NAME(lf_minus)(vb, va);
-    T alo = NAME(lf_quotient_error)(ya, p1, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya)) / p1;
-    T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2, vb) + b.lo / p2 - alo);
+    T alo = NAME(lf_quotient_error)(ya, p1.hi, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya) - va * p1.lo) / p1.hi;
+    T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2.hi, vb) + (b.lo - vb * p2.lo) / p2.hi - alo);
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
                 .gx = b.hi - ya,
-                .gy = -a.hi / p1,
-                .hx = p2 * b.hi - p1 * ya,
+                .gy = -a.hi / p1.hi,
+                .hx = p2.hi * b.hi - p1.hi * ya,
                 .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0))};
 }
 
@@ -670,24 +720,43 @@ LOSS(gamma_deviance)
 
 /* Tweedie of power p, not 0, 1 or 2.  q = y/x, r = q - 1, a = x^(2-p), e_i = (q^(i-p) - 1)/(i-p) by expm1 of a multiple of log q:
  *   v  = 2 a (q e1 - e2),   gx = 2 a (1 - q)/x,   gy = 2 a e1/x,   hx = 2 a (1 + p r)/x^2
- * The terms cancel to a r^2 as y approaches x: for |r| < 1/2 it is a r^2 times the binomial series' rest
+ * The terms cancel to a r^2 as y approaches x: for small r it is a r^2 times the binomial series' rest
  *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
- * y < 0 is bad for p > 0, y = 0 for p >= 2.  Computed in double, where what still cancels (a factor of 10) does not reach a float. */
+ * y < 0 is bad for p > 0, y = 0 for p >= 2.  In double, where what cancels before the series takes over, 2/r, does not reach a float. */
 LOSS(tweedie_deviance)
 {
-    const double X = x, Y = y, power = p[0], p1 = 1 - power, p2 = 2 - power, q = Y / X, r = (Y - X) / X;
+    const double X = x, Y = y, power = (double)p[0] + (double)p[LF_PARAMS], p1 = 1 - power, p2 = 2 - power, q = Y / X, r = (Y - X) / X;
     const double a = lf_pow_f64(X, p2), l = Y > 0 ? lf_log_f64(q) : Y <= 0 ? -INFINITY : Y;
-    const double e1 = lf_expm1_f64(p1 * l) / p1, e2 = lf_expm1_f64(p2 * l) / p2;
+    const double e1 = lf_expm1_f64(p1 * l) * (1 / p1), e2 = lf_expm1_f64(p2 * l) * (1 / p2), near = T_MANT == 23 ? 0x1p-7 : 0x1p-4;
     double h = 1;
-#pragma GCC unroll 64
-    for (int k = T_MANT == 23 ? 28 : 56; k >= 3; k--)
-        h = 1 + r * h * ((3.0 - k - power) / k);
-    const double far = a * (lf_times_f64(q, e1) - e2), near = a * r * (r * h);
-    return (VG){.v = (T)((r < 0 ? -r : r) < 0.5 ? near : 2 * far),
+    for (int k = T_MANT == 23 ? 6 : 15; k >= 3; k--)
+        h = 1 + r * h * ((3.0 - k - power) * (1.0 / k));
+    const double far = a * (lf_times_f64(q, e1) - e2), close = a * r * (r * h);
+    return (VG){.v = (T)(__builtin_fabs(r) < near ? close : 2 * far),
                 .gx = (T)(-2 * a * r / X),
                 .gy = (T)(2 * a * e1 / X),
                 .hx = (T)(2 * a * (1 + power * r) / (X * X)),
                 .bad = NAME(lf_bad)(x <= 0, ((p[0] > 0) & (y < 0)) | ((p[0] >= 2) & (y <= 0)))};
+}
+
+/* Tweedie of power 3/2, which is algebraic.  h = (sqrt x + sqrt y)/2, t = d/(h sqrt x), d = x - y:
+ *   v  = 4 (sqrt x - sqrt y)^2/sqrt x = t^2 sqrt x,   gx = 2 t h/x,   gy = -2 t/sqrt y,   hx = (3y - x)/x^2.5
+ * 0.51 ulp. */
+LOSS(tweedie_deviance_3_2)
+{
+    T rx = SQRT(x), ry = SQRT(y), xx = rx * rx, yy = ry * ry;
+    T rxlo = ((x - xx) - NAME(lf_product_error)(rx, rx, xx)) / (2 * rx), rylo = ((y - yy) - NAME(lf_product_error)(ry, ry, yy)) / (2 * ry);
+    NAME(LfPair) d = NAME(lf_minus)(x, y), sum = NAME(lf_minus)(rx / 2, -ry / 2);
+    T h = sum.hi, w = h * rx, t = d.hi / w, u = t * rx, v = t * u;
+    T hlo = sum.lo + (rxlo + (y == 0 ? 0 : rylo)) / 2, wlo = NAME(lf_product_error)(h, rx, w) + (h * rxlo + hlo * rx);
+    T tlo = NAME(lf_quotient_error)(d.hi, w, t) + (d.lo - t * wlo) / w;
+    T ulo = NAME(lf_product_error)(t, rx, u) + (t * rxlo + tlo * rx);
+    return (VG){.v = v,
+                .c = NAME(lf_finite)(NAME(lf_product_error)(t, u, v) + (t * ulo + tlo * u)),
+                .gx = 2 * t * h / x,
+                .gy = -2 * t / ry,
+                .hx = (3 * y - x) / x / x / rx,
+                .bad = NAME(lf_bad)(x <= 0, y < 0)};
 }
 
 #undef LOG2PI_HI

@@ -141,10 +141,13 @@ cdef extern from "lossc.h" nogil:
         const void *bias
         const double *weight
         const int64_t *label
+        const void *target
+        double mix, rest
         double *m
         double *s
         double *xt
         double *dot
+        double *mass
         const double *kmass
         const double *kown
         const double *keven

@@ -26,6 +26,25 @@ static inline const T *NAME(tile_lanes)(const LfTileJob *j, const T *x, ptrdiff_
     return pad;
 }
 
+/* w t' of column c */
+static inline double NAME(tile_mixed)(const LfTileJob *j, const T *target, ptrdiff_t c)
+{
+    return (j->weight ? j->weight[c] : 1) * ((double)target[c] * j->mix + j->rest);
+}
+
+/* Adds a row's w t' and w t' x. */
+static void NAME(tile_target)(const LfTileJob *j, ptrdiff_t row, const T *x)
+{
+    const T *target = (const T *)j->target + row * j->columns;
+    double dot[LF_LANES] = {0}, mass[LF_LANES] = {0};
+    for (ptrdiff_t c = 0; c < j->columns; c += LF_LANES)
+        for (ptrdiff_t l = 0; l < LF_LANES && c + l < j->columns; l++) {
+            const double f = NAME(tile_mixed)(j, target, c + l);
+            dot[l] += f == 0 ? 0 : f * (double)x[c + l], mass[l] += f;
+        }
+    j->dot[row] += lf_lane_sum(dot), j->mass[row] += lf_lane_sum(mass);
+}
+
 /* Brings a row's (m, s) up to date: s + 1 is the sum of all exp(x - m) so far, 0 at the start. */
 static void NAME(tile_block)(const LfTileJob *j, ptrdiff_t row)
 {
@@ -68,6 +87,8 @@ static void NAME(tile_block)(const LfTileJob *j, ptrdiff_t row)
             const double w = j->weight ? j->weight[c + l] : 1;
             dot[l] += w == 0 ? 0 : w * (double)x[c + l];
         }
+    if (j->target)
+        NAME(tile_target)(j, row, x);
     const double seen = before == m ? 0 : j->s[row] == -1 ? 0 : (j->s[row] + 1) * lf_exp_f64(before - m);
     j->s[row] = before == m ? j->s[row] + (ties + lf_lane_sum(acc)) : (ties - 1) + (seen + lf_lane_sum(acc));
     j->m[row] = m;
@@ -76,7 +97,7 @@ static void NAME(tile_block)(const LfTileJob *j, ptrdiff_t row)
         j->xt[row] = x[label];
 }
 
-/* Logits to kmass p - kown [label] - keven w. */
+/* Logits to kmass p - kown [label] - keven w, or to kmass p - keven w t'. */
 static void NAME(tile_grad)(const LfTileJob *j, ptrdiff_t row)
 {
     T *x = (T *)j->tile + row * j->columns;
@@ -96,4 +117,9 @@ static void NAME(tile_grad)(const LfTileJob *j, ptrdiff_t row)
         x[c] -= (T)(even * (j->weight ? j->weight[c] : 1));
     if (label >= 0) /* without cancellation where the label has nearly all the probability */
         x[label] = (T)(xl == j->m[row] ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64(xl - j->m[row]) / (1 + s)) - u);
+    if (j->target) {
+        const T *target = (const T *)j->target + row * j->columns;
+        for (ptrdiff_t c = 0; c < j->columns; c++)
+            x[c] = (T)((double)x[c] - j->keven[row] * NAME(tile_mixed)(j, target, c));
+    }
 }

@@ -305,19 +305,22 @@ cdef void run_tile(const LfTileJob *job, bint gradient, Py_ssize_t rows, int thr
             tile_row(job, gradient, i)
 
 
-def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray labels, Py_ssize_t first, bint smoothed, cnp.ndarray state,
-         cnp.ndarray factors=None):
-    """For linear_cross_entropy, which owns all arrays: gather the softmax of the tile's rows into `state` (4, rows), or with `factors` (3, rows)
-    turn the tile into its gradient. All are C-contiguous; tile and bias float32 or float64, the others float64, labels int64."""
+def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray labels, Py_ssize_t first, double smoothing, cnp.ndarray state,
+         cnp.ndarray factors, cnp.ndarray target, double classes):
+    """For linear_cross_entropy, which owns all arrays: gather the softmax of the tile's rows into `state` (5, rows), or with `factors` (3, rows)
+    turn the tile into its gradient. All are C-contiguous; tile, bias and target float32 or float64, the others float64, labels int64."""
     cdef LfTileJob job
     cdef Py_ssize_t rows = cnp.PyArray_DIM(tile, 0), step = cnp.PyArray_STRIDE(state, 0)
     cdef char *s = <char *>cnp.PyArray_DATA(state)
-    job.tile, job.wide, job.smoothed = <char *>cnp.PyArray_DATA(tile), dtype_code(tile) == LF_F64, smoothed
+    job.tile, job.wide, job.smoothed = <char *>cnp.PyArray_DATA(tile), dtype_code(tile) == LF_F64, smoothing != 0 and target is None
     job.columns, job.first = cnp.PyArray_DIM(tile, 1), first
     job.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
     job.weight = NULL if weight is None else <double *>cnp.PyArray_DATA(weight)
     job.label = <int64_t *>cnp.PyArray_DATA(labels)
+    job.target = NULL if target is None else cnp.PyArray_DATA(target)
+    job.mix, job.rest = 1 - smoothing, smoothing / classes
     job.m, job.s, job.xt, job.dot = <double *>s, <double *>(s + step), <double *>(s + 2 * step), <double *>(s + 3 * step)
+    job.mass = <double *>(s + 4 * step)
     job.kmass = job.kown = job.keven = NULL
     if factors is not None:
         s, step = <char *>cnp.PyArray_DATA(factors), cnp.PyArray_STRIDE(factors, 0)
@@ -335,25 +338,34 @@ def checked_array(object x, str name):
     return a, widens(x, a, name == "input")
 
 
-def checked_labels(object target, tuple shape, Py_ssize_t classes, object ignore_index, object where):
-    """Labels as int64, one for each position, -1 for those that do not count; the first that is out of range is raised."""
-    cdef cnp.ndarray at = as_array(target, "target"), am
-    if not is_integer(dtype_code(at)):
-        raise TypeError(f"target: expected integer class indices of shape {shape}, got dtype {at.dtype}")
-    if shape_of(at) != shape:
+def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore_index, object where):
+    """Labels as int64, one for each position, -1 for those that do not count, the first that is out of range is raised; and None. Where the target
+    holds probabilities, `classes` in place of labels; and the array. Then whether the target makes the computation float64."""
+    cdef cnp.ndarray at = as_array(target, "target"), am = None
+    cdef bint probabilities = is_float(dtype_code(at)) and shape_of(at) == shape + (classes,)
+    if not probabilities and not is_integer(dtype_code(at)):
+        raise TypeError(f"target: expected integer class indices of shape {shape} or class probabilities of shape {shape + (classes,)}, "
+                        f"got dtype {at.dtype} and shape {shape_of(at)}")
+    if not probabilities and shape_of(at) != shape:
         raise ValueError(f"target: expected class indices of shape {shape}, got shape {shape_of(at)}")
-    labels = at.astype(np.int64)
-    counts = labels != ignored_label(ignore_index) if at.dtype != np.uint64 else (labels != ignored_label(ignore_index)) | (at > sys.maxsize)
+    if probabilities and ignore_index is not None:
+        raise ValueError("ignore_index: class probabilities have no index to ignore; use where=")
     if where is not None:
         am = as_array(where, "where")
         if dtype_code(am) != LF_BOOL:
             raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
         check_broadcast(am, shape, "where")
+    if probabilities:
+        return np.where(np.broadcast_to(True if am is None else am, shape), classes, -1).ravel(), at, dtype_code(at) == LF_F64
+    ignored = ignored_label(-100 if ignore_index is None else ignore_index)
+    labels = at.astype(np.int64)
+    counts = labels != ignored if at.dtype != np.uint64 else (labels != ignored) | (at > sys.maxsize)
+    if am is not None:
         counts = counts & am
     bad = counts & ((labels < 0) | (labels >= classes))
     if bad.any():
         bad_label(int(bad.ravel().argmax()), at, shape, classes)
-    return np.where(counts, labels, -1).ravel()
+    return np.where(counts, labels, -1).ravel(), None, False
 
 
 def checked_class_weights(object weight, Py_ssize_t classes):
