@@ -26,9 +26,18 @@ static inline void ctc_emit(double *restrict q, ptrdiff_t count, const int32_t *
     double rest[F] = {0}, ties[F] = {0}, rough[F] = {0};
     for (ptrdiff_t c = 0; c < count; c++) {
         const double label = used ? used[c] : 1;
+        if (path && !logits) {
+#pragma omp simd
+            for (int l = 0; l < F; l++) {
+                const double x = q[c * F + l], d = x - M[l];
+                ties[l] += x != x ? label : 0;
+                q[c * F + l] = x > -INFINITY ? d : -INFINITY;
+            }
+            continue;
+        }
 #pragma omp simd
         for (int l = 0; l < F; l++) {
-            const double x = q[c * F + l], d = x - M[l], e = path && !logits ? 0 : lf_exp_neg_f64(d);
+            const double x = q[c * F + l], d = x - M[l], e = lf_exp_neg_f64(d);
             const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d;
             if (logits) {
                 rest[l] += lf_real_f64(lf_bits_f64(e) & -(uint64_t)(d != 0)); /* a selection would make gcc branch around e */
@@ -280,7 +289,7 @@ static void ctc_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
     if (u->status == LF_CTC_READY)
-        ctc_first_half(u, dir, j->g != NULL, &ctc_work(j, u, dir, memory)[dir]);
+        ctc_first_half(u, dir, j->g != NULL, j->whole, ctc_work(j, u, dir, memory));
 }
 
 static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
@@ -335,7 +344,7 @@ static void ctc_align_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
 {
     const LfCtcSample *u = &j->sample[n];
     if (u->status == LF_CTC_READY)
-        ctc_best_half(u, dir, &ctc_traces(j, u, dir, memory)[dir]);
+        ctc_best_half(u, dir, j->whole, ctc_traces(j, u, dir, memory));
 }
 
 static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)

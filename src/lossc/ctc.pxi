@@ -251,6 +251,7 @@ cdef int run_ctc_group(LfCtcJob *job) except -1:
     cdef size_t plan = aligned(job.plan_bytes), lattice = aligned(job.lattice_bytes), row = aligned(job.row_bytes)
     cdef void *memory = allocated(<double>plan + <double>lattice * lattices + <double>row * threads + 64)
     cdef char *at = <char *>aligned(<size_t>memory)
+    job.whole = whole
     with nogil:
         lf_ctc_plan(job, at)
         ctc_rows(job, at + plan, row, threads)

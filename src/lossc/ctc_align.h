@@ -102,10 +102,11 @@ static double ctc_best_bound(const LfCtcSample *u, CtcTrace *w)
 }
 
 /* The first half of a direction, from the start to where both meet. Emissions are at most 0: a state below the bound is on no best path. */
-static void ctc_best_half(const LfCtcSample *u, int dir, CtcTrace *w)
+static void ctc_best_half(const LfCtcSample *u, int dir, int whole, CtcTrace *work)
 {
+    CtcTrace *w = &work[dir];
     const ptrdiff_t count = ctc_half_blocks(u, dir), groups = u->pairs / LANES;
-    const double bound = u->pairs > 2 * CTC_BEAM ? ctc_best_bound(u, w) : -INFINITY;
+    const double bound = w->bound = whole && dir ? work[0].bound : u->pairs > 2 * CTC_BEAM ? ctc_best_bound(u, w) : -INFINITY;
     CtcState *in = &w->checkpoint[0];
     ctc_best_start(in);
     for (ptrdiff_t j = 0; j < count; j++) {

@@ -54,6 +54,7 @@ typedef struct {
     ptrdiff_t steps, N, C, blank;           /* steps: frames of the arrays */
     int from_logits, states;
     int stream;                      /* the gradient goes past the caches */
+    int whole;                       /* one thread does all of a sample, direction 0 first: direction 1 may use what that has found */
     const int64_t *frames, *lengths; /* per sample: frames and labels that count */
     const double *scale;             /* per sample: factor of its gradient */
     double *loss;                    /* per sample */

@@ -70,9 +70,10 @@ static void ctc_open_store(const LfCtcSample *u, CtcStored *s, ptrdiff_t lo, ptr
     for (int e = 0; e < 2; e++)
         for (int f = 0; f < (e && !exact ? 1 : F); f++)
             for (int l = 0; l < 2; l++) {
-                double *row = ctc_row(u, s, f, l, e), fill = e ? EMPTY : 0;
-                for (int i = 0; i < CTC_MARGIN; i++)
-                    row[s->lo - CTC_MARGIN + i] = row[s->hi + i] = row[s->hi + CTC_MARGIN + i] = fill;
+                double *row = ctc_row(u, s, f, l, e);
+                const V fill = ctc_splat(e ? EMPTY : 0);
+                for (int i = 0; i < CTC_MARGIN; i += LANES)
+                    *(V *)(row + s->lo - CTC_MARGIN + i) = *(V *)(row + s->hi + i) = *(V *)(row + s->hi + CTC_MARGIN + i) = fill;
             }
 }
 
@@ -476,18 +477,17 @@ static void ctc_clip(CtcState *s, double floor)
 }
 
 /* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
-static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, CtcWork *w)
+static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, int whole, CtcWork *work)
 {
+    CtcWork *w = &work[dir];
     CtcPace pace = {0, 0};
     const ptrdiff_t count = ctc_half_blocks(u, dir);
     double floor = -INFINITY;
     if (u->growth) {
-        const double bound = ctc_bound(u, w);
-        if (bound > EMPTY) {
-            floor = bound - PRUNED;
-            for (ptrdiff_t b = 0; b < u->blocks; b++)
-                floor -= u->growth[b];
-        }
+        w->bound = whole && dir ? work[0].bound : ctc_bound(u, w);
+        floor = w->bound > EMPTY ? w->bound - PRUNED : -INFINITY;
+        for (ptrdiff_t b = 0; b < u->blocks; b++)
+            floor -= u->growth[b];
     }
     CtcState *in = &w->checkpoint[0];
     ctc_start(in);

@@ -26,6 +26,7 @@ typedef struct {
     CtcState end;                        /* of the first half: one of the above or a checkpoint */
     CtcState *checkpoint;                /* before each group of blocks */
     CtcStored *slot;                     /* keep: one for each block of the half; else one for each block of a group of the other's */
+    double bound;                        /* of Z, from below: see ctc_bound() */
     uint8_t *hard;                       /* by block of the half: done by ctc_exact */
     double *column, *last, *split;       /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
     double *states;                      /* occupancies [frame][blank, label][pair] of a block, or NULL */
@@ -35,6 +36,7 @@ typedef struct {
 #define CTC_TRACE_GROUP 4 /* blocks between two checkpoints */
 typedef struct {
     CtcState half[2], again[2], end; /* again: of groups computed once more */
+    double bound;                    /* of the best score, from below */
     CtcState *checkpoint;
     CtcStored slot[CTC_TRACE_GROUP];
 } CtcTrace;

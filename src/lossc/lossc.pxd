@@ -62,7 +62,7 @@ cdef extern from "lossc.h" nogil:
         int x_dtype, g_dtype
         Py_ssize_t x_t, x_n, x_c, g_t, g_n, g_c
         Py_ssize_t steps, N, C, blank
-        int from_logits, states, stream
+        int from_logits, states, stream, whole
         const int64_t *frames
         const int64_t *lengths
         const double *scale
