@@ -33,17 +33,6 @@ static inline ptrdiff_t lf_itemsize(int dtype)
     return size[dtype];
 }
 
-/* off[0], off[0] + step, off[0] + 2 step, ...? */
-static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
-{
-    if (n > 1 && off[1] - off[0] != step)
-        return 0;
-    int64_t same = 1;
-    for (ptrdiff_t l = 1; l < n; l++)
-        same &= off[l] - off[l - 1] == step;
-    return (int)same;
-}
-
 /* memcpy past the caches: whole 64-byte lines of dst are streamed, the ends before the first and after the last are stored. */
 static void lf_stream_bytes(char *dst, const char *src, ptrdiff_t n)
 {

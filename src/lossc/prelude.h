@@ -50,17 +50,35 @@ static inline double lf_lane_sum(const double *lane)
 
 static inline double lf_nearest(double x) /* |x| < 2^51 */ { return (x + 0x1.8p52) - 0x1.8p52; }
 
+/* off[0], off[0] + step, off[0] + 2 step, ...? */
+static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
+{
+    if (n > 1 && off[1] - off[0] != step)
+        return 0;
+    int64_t same = 1;
+    for (ptrdiff_t l = 1; l < n; l++)
+        same &= off[l] - off[l - 1] == step;
+    return (int)same;
+}
+
 /* Labels at any address as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
 static void lf_load_labels(int64_t *y, const char *src, int dtype, const ptrdiff_t *off, ptrdiff_t n)
 {
 #define LABELS(code, type, value)                                                                                                                    \
-    case code:                                                                                                                                       \
-        for (ptrdiff_t l = 0; l < n; l++) {                                                                                                          \
+    case code: {                                                                                                                                     \
+        const int run = lf_evenly(off, sizeof(type), n);                                                                                             \
+        for (ptrdiff_t l = 0; run && l < n; l++) {                                                                                                   \
+            type v;                                                                                                                                  \
+            memcpy(&v, src + off[0] + l * (ptrdiff_t)sizeof v, sizeof v);                                                                            \
+            y[l] = value;                                                                                                                            \
+        }                                                                                                                                            \
+        for (ptrdiff_t l = 0; !run && l < n; l++) {                                                                                                  \
             type v;                                                                                                                                  \
             memcpy(&v, src + off[l], sizeof v);                                                                                                      \
             y[l] = value;                                                                                                                            \
         }                                                                                                                                            \
-        break;
+        break;                                                                                                                                       \
+    }
     switch (dtype) {
         LABELS(LF_I8, int8_t, v)
         LABELS(LF_I16, int16_t, v)

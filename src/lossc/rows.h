@@ -275,22 +275,22 @@ static int NAME(strip_fits)(const LfRowJob *j, const LfArray *a, const ptrdiff_t
     return a->data && j->c > 0 && j->c <= LF_SMALL_C && j->cdim == 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
 }
 
-/* strip[c * ld + i] = the logits of positions first + i, i < n; then zeros for lanes of no position. */
-static void NAME(strip_in)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, T *strip, ptrdiff_t ld)
+/* Classes from .. to of a strip: strip[c * ld + i] = the logits of positions first + i, i < n, then zeros for lanes of no position. Without a
+ * strip they are only fetched: while one strip is worked on, the next one comes in, class by class. */
+static void NAME(strip_in)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to, T *strip, ptrdiff_t ld)
 {
     const LfArray *a = &j->x;
-    const ptrdiff_t step = a->stride[j->ndim - 1];
     LfWalk w = lf_walk(j, a, first);
     for (ptrdiff_t i = 0, run; i < n; i += run) {
         const char *p = a->data + w.off;
         run = lf_walk_run(j, a, &w, n - i);
-        for (ptrdiff_t c = 0; c < j->c; c++, p += j->xc[0]) {
-            if (c + 1 < j->c)
-                lf_prefetch(p + j->xc[0], run * lf_itemsize(a->dtype));
-            NAME(lf_load)(strip + c * ld + i, p, a->dtype, step, run);
-        }
+        for (ptrdiff_t c = from; c < to; c++)
+            if (strip)
+                NAME(lf_load)(strip + c * ld + i, p + c * j->xc[0], a->dtype, a->stride[j->ndim - 1], run);
+            else
+                lf_prefetch(p + c * j->xc[0], run * lf_itemsize(a->dtype));
     }
-    for (ptrdiff_t c = 0; c < j->c; c++)
+    for (ptrdiff_t c = from; strip && c < to; c++)
         memset(strip + c * ld + n, 0, LF_GROUP * sizeof(T));
 }
 
@@ -832,15 +832,17 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, doub
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n)
+/* strips: logits come, and the output for `stays` goes, another way. */
+static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, int strips, const LfArray *stays)
 {
     r->first = first, r->n = n;
-    lf_offsets(j, &j->x, r->first, r->n, r->off_x);
+    if (!strips || j->gw)
+        lf_offsets(j, &j->x, r->first, r->n, r->off_x);
     if (j->t.data && j->op != LF_CE_INDEX)
         lf_offsets(j, &j->t, r->first, r->n, r->off_t);
-    if (j->out.data)
+    if (j->out.data && stays != &j->out)
         lf_offsets(j, &j->out, r->first, r->n, r->off_out);
-    if (j->gx.data)
+    if (j->gx.data && stays != &j->gx)
         lf_offsets(j, &j->gx, r->first, r->n, r->off_gx);
     if (j->gt.data)
         lf_offsets(j, &j->gt, r->first, r->n, r->off_gt);
@@ -931,7 +933,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     const int strips = j->op != LF_NLL && NAME(strip_fits)(j, &j->x, j->xc);
-    const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
+    const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / 2 / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
     const LfArray *last = j->gx.data ? &j->gx : j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL;
     const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
     const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
@@ -940,22 +942,32 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
-        const ptrdiff_t at = strips ? (i - start) % width : 0;
-        if (strips && at == 0)
-            NAME(strip_in)(j, i, end - i < width ? end - i : width, room, ld);
-        NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
+        const ptrdiff_t at = (i - start) % width, next = i - at + width, n = strips && next < end ? (end - next < width ? end - next : width) : 0;
+        const ptrdiff_t from = j->c * at / width, to = j->c * (at + group) / width;
+        T *strip = room + (next - start) / width % 2 * j->c * ld, *other = room + (i - at - start) / width % 2 * j->c * ld;
+        if (strips && i == start)
+            for (ptrdiff_t c = 0, w = end - start < width ? end - start : width; c < j->c; c++) {
+                if (c + 1 < j->c)
+                    NAME(strip_in)(j, start, w, c + 1, c + 2, NULL, ld);
+                NAME(strip_in)(j, start, w, c, c + 1, strip, ld);
+            }
+        if (n > 0)
+            NAME(strip_in)(j, next, n, from, to, NULL, ld);
+        NAME(rows_open)(j, &r, i, end - i < group ? end - i : group, strips, stays);
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else
-            NAME(rows_work)(j, &r, strips ? room + at : NULL, ld, stays, room, gw, gw_mass);
+            NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
+        if (n > 0)
+            NAME(strip_in)(j, next, n, from, to, other, ld);
         for (int l = 0; l < LF_W; l += LF_LANES)
 #pragma omp simd
             for (int k = 0; k < LF_LANES; k++)
                 sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
         if (stays && (at + group == width || i + group >= end))
-            NAME(strip_out)(j, stays, stride, i - at, at + r.n, room, ld);
+            NAME(strip_out)(j, stays, stride, i - at, at + r.n, strip, ld);
     }
     if (j->stream)
         lf_store_fence();
