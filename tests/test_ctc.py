@@ -366,6 +366,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(peak) < 100 * 1024
 
 
+def test_working_memory_is_kept_for_a_while(python):
+    """A large block stays for the next call, and goes when calls no longer need it; calls at once in several threads have each their own."""
+    python("""
+import threading, numpy as np, lossfast as lf
+resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((20000, 1, 32), np.float32), rng.integers(1, 32, (1, 3000))
+g = [np.zeros_like(x) for _ in range(3)]
+losses = []
+run = lambda k: losses.append(lf.value_and_grad(lf.ctc_loss)(x, y, 20000, 3000, from_logits=True, grad_out=g[k])[0])
+before = resident()
+threads = [threading.Thread(target=lambda k=k: (run(k), run(k))) for k in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(set(losses)) == 1 and np.array_equal(g[0], g[1]) and np.array_equal(g[0], g[2])
+assert resident() - before < 100
+for _ in range(100): lf.ctc_loss(x[:9], y[:, :3], 9, 3)
+assert resident() - before < 20
+""")
+
+
 def test_alignment_is_the_optimum(isa, rng):
     """The path's score is the maximum over all, in float64, also where float32 scores would lose it."""
     for T, C, S in ((60, 5, 20), (400, 32, 90), (300, 300, 50)):

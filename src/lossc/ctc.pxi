@@ -45,6 +45,14 @@ cdef void *allocated(double size) except NULL:
     return memory
 
 
+cdef void *borrowed(double size) except NULL:
+    """Aligned working memory, to be given back by lf_ctc_return."""
+    cdef void *memory = lf_ctc_borrow(<size_t>size) if size < <double>PY_SSIZE_T_MAX else NULL
+    if memory == NULL:
+        raise MemoryError(f"cannot allocate {size:.0f} bytes")
+    return memory
+
+
 # ---- arguments
 
 cdef cnp.ndarray integers(object x, str name):
@@ -249,8 +257,8 @@ cdef int run_ctc_group(LfCtcJob *job) except -1:
     cdef bint whole = threads == 1 or job.N >= 2 * threads    # samples, or their directions, as tasks
     cdef Py_ssize_t lattices = min(<Py_ssize_t>threads, job.N) if whole else job.N
     cdef size_t plan = aligned(job.plan_bytes), lattice = aligned(job.lattice_bytes), row = aligned(job.row_bytes)
-    cdef void *memory = allocated(<double>plan + <double>lattice * lattices + <double>row * threads + 64)
-    cdef char *at = <char *>aligned(<size_t>memory)
+    cdef void *memory = borrowed(<double>plan + <double>lattice * lattices + <double>row * threads)
+    cdef char *at = <char *>memory
     job.whole = whole
     with nogil:
         lf_ctc_plan(job, at)
@@ -260,7 +268,7 @@ cdef int run_ctc_group(LfCtcJob *job) except -1:
             ctc_samples(job, at, lattice, threads)
         else:
             ctc_directions(job, at, lattice, threads)
-        free(memory)
+        lf_ctc_return(memory)
     return 0
 
 

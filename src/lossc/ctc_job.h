@@ -103,5 +103,7 @@ int lf_ctc_measure(LfCtcJob *j);
 int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,
                   int64_t *value);
 void lf_ctc_plan(LfCtcJob *j, char *memory);
+void *lf_ctc_borrow(size_t size);
+void lf_ctc_return(void *memory);
 
 #endif

@@ -3,6 +3,8 @@
 
 #include "ctc_plan.h"
 
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define KEEP_BYTES ((size_t)3 << 20)        /* a sample whose frames take no more than this keeps them all */
@@ -199,4 +201,50 @@ void lf_ctc_plan(LfCtcJob *j, char *memory)
         sample_bounds(u, label);
         label += u->S;
     }
+}
+
+/* ---- working memory ------------------------------------------------------------------------------------------------------------------- */
+
+/* A large block stays for the next call: the system would clear its pages anew, for long utterances as much work as the lattice itself.
+ * Blocks that the C library keeps by itself are left to it. At most one block stays, of at most KEPT_MOST, as long as calls use it. */
+#define KEPT_LEAST ((size_t)16 << 20)
+#define KEPT_MOST ((size_t)96 << 20)
+#define KEPT_CALLS 64 /* that may go by without use */
+
+/* Stands right before the memory, which is 64-byte aligned. */
+typedef struct {
+    void *start;
+    size_t size;
+} CtcBlock;
+
+static _Atomic(CtcBlock *) kept;
+static atomic_int idle;
+
+/* Memory for one call, or NULL. */
+void *lf_ctc_borrow(size_t size)
+{
+    CtcBlock *b = NULL;
+    if (size >= KEPT_LEAST || (atomic_load(&kept) && atomic_fetch_add(&idle, 1) >= KEPT_CALLS))
+        b = atomic_exchange(&kept, NULL);
+    if (b && size >= KEPT_LEAST && size <= b->size)
+        return b + 1;
+    if (b)
+        free(b->start);
+    char *start = size < SIZE_MAX / 4 ? malloc(size + sizeof *b + 63) : NULL;
+    if (!start)
+        return NULL;
+    b = (CtcBlock *)(((uintptr_t)start + sizeof *b + 63) & ~(uintptr_t)63) - 1;
+    *b = (CtcBlock){start, size};
+    return b + 1;
+}
+
+void lf_ctc_return(void *memory)
+{
+    CtcBlock *b = (CtcBlock *)memory - 1;
+    if (b->size >= KEPT_LEAST && b->size <= KEPT_MOST) {
+        atomic_store(&idle, 0);
+        b = atomic_exchange(&kept, b);
+    }
+    if (b)
+        free(b->start);
 }

@@ -99,6 +99,8 @@ cdef extern from "lossc.h" nogil:
         double *total
         double *loss
 
+    void *lf_ctc_borrow(size_t)
+    void lf_ctc_return(void *)
     size_t lf_ctc_row_bytes(Py_ssize_t C)
     size_t lf_ctc_decode_bytes(const LfCtcDecode *)
     int lf_ctc_measure(LfCtcJob *)
