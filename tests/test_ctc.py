@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+import sys
 
 import lossfast as lf
 import ml_dtypes
@@ -366,6 +367,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(peak) < 100 * 1024
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_working_memory_is_kept_for_a_while(python):
     """A large block stays for the next call, and goes when calls no longer need it; calls at once in several threads have each their own."""
     python("""

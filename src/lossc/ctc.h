@@ -16,17 +16,55 @@
 #include "ctc_lattice.h"
 #include "ctc_align.h"
 
+/* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum. */
+typedef struct {
+    double top[F], least[F], total[F];
+} CtcExtent;
+
+static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, int whole, CtcExtent *to)
+{
+    CtcExtent e;
+    for (int l = 0; l < F; l++)
+        e.top[l] = -INFINITY, e.least[l] = INFINITY, e.total[l] = 0;
+    for (ptrdiff_t c = 0; c < count; c++)
+        if (!used || used[c]) {
+#pragma omp simd
+            for (int l = 0; l < F; l++) {
+                const double x = q[c * F + l];
+                e.top[l] = x > e.top[l] ? x : e.top[l];
+                e.least[l] = x < e.least[l] ? x : e.least[l];
+                e.total[l] += x;
+            }
+        } else if (whole) {
+#pragma omp simd
+            for (int l = 0; l < F; l++)
+                e.top[l] = q[c * F + l] > e.top[l] ? q[c * F + l] : e.top[l];
+        }
+    *to = e;
+}
+
+/* How entries become emissions. CTC_PLAIN: as CTC_ANY, but all entries of labels are numbers above M - 700. */
+enum { CTC_PLAIN, CTC_ANY, CTC_PATH };
+
+static int ctc_form(const LfCtcJob *j, const CtcExtent *e, const double *M)
+{
+    int plain = 1;
+    for (int l = 0; l < F; l++)
+        plain &= e->least[l] - M[l] > -700 && e->total[l] - e->total[l] == 0;
+    return j->path ? CTC_PATH : plain ? CTC_PLAIN : CTC_ANY;
+}
+
 /* Entries of eight frames, columns 0 .. count, become emissions below the factors M of the frames; `used` (or all, if NULL): columns of labels.
  * rough: whether one of those is not a positive double. For logits also the sum of exp(x - M) over elements other than M, and how many are M;
  * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h); for an alignment all are.
  * Column `count` is that of padding, never emitted. */
-static inline void ctc_emit(double *restrict q, ptrdiff_t count, const int32_t *used, const double *M, const int logits, const int path,
-                            double *rest_, double *ties_, double *rough_)
+static inline __attribute__((always_inline)) void ctc_emit_as(const int form, double *restrict q, ptrdiff_t count, const int32_t *used,
+                                                              const double *M, const int logits, double *rest_, double *ties_, double *rough_)
 {
     double rest[F] = {0}, ties[F] = {0}, rough[F] = {0};
     for (ptrdiff_t c = 0; c < count; c++) {
         const double label = used ? used[c] : 1;
-        if (path && !logits) {
+        if (form == CTC_PATH && !logits) {
 #pragma omp simd
             for (int l = 0; l < F; l++) {
                 const double x = q[c * F + l], d = x - M[l];
@@ -38,20 +76,37 @@ static inline void ctc_emit(double *restrict q, ptrdiff_t count, const int32_t *
 #pragma omp simd
         for (int l = 0; l < F; l++) {
             const double x = q[c * F + l], d = x - M[l], e = lf_exp_neg_f64(d);
-            const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d;
+            const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d, p = d < -700 ? low : e;
             if (logits) {
                 rest[l] += lf_real_f64(lf_bits_f64(e) & -(uint64_t)(d != 0)); /* a selection would make gcc branch around e */
                 ties[l] += d == 0 ? 1 : 0;
-            } else {
+            } else if (form == CTC_ANY) {
                 ties[l] += x != x ? label : 0;
             }
-            const double p = d < -700 ? low : e;
-            rough[l] += p > 0 ? 0 : label;
-            q[c * F + l] = !path ? p : x > -INFINITY ? d : -INFINITY;
+            if (form == CTC_ANY)
+                rough[l] += p > 0 ? 0 : label;
+            q[c * F + l] = form == CTC_PLAIN ? e : form == CTC_ANY ? p : x > -INFINITY ? d : -INFINITY;
         }
     }
     for (int l = 0; l < F; l++)
-        rest_[l] = rest[l], ties_[l] = ties[l], rough_[l] = rough[l], q[count * F + l] = path ? -INFINITY : 0;
+        rest_[l] = rest[l], ties_[l] = ties[l], rough_[l] = rough[l], q[count * F + l] = form == CTC_PATH ? -INFINITY : 0;
+}
+
+static void ctc_emit(int form, double *q, ptrdiff_t count, const int32_t *used, const double *M, int logits, double *rest, double *ties,
+                     double *rough)
+{
+    if (form == CTC_PLAIN && logits)
+        ctc_emit_as(CTC_PLAIN, q, count, used, M, 1, rest, ties, rough);
+    else if (form == CTC_PLAIN)
+        ctc_emit_as(CTC_PLAIN, q, count, used, M, 0, rest, ties, rough);
+    else if (form == CTC_ANY && logits)
+        ctc_emit_as(CTC_ANY, q, count, used, M, 1, rest, ties, rough);
+    else if (form == CTC_ANY)
+        ctc_emit_as(CTC_ANY, q, count, used, M, 0, rest, ties, rough);
+    else if (logits)
+        ctc_emit_as(CTC_PATH, q, count, used, M, 1, rest, ties, rough);
+    else
+        ctc_emit_as(CTC_PATH, q, count, used, M, 0, rest, ties, rough);
 }
 
 static int ctc_has_rough(const double *rough, ptrdiff_t frames)
@@ -94,29 +149,14 @@ static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t
 static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
 {
     const ptrdiff_t C = j->C, t = b * F, frames = u->steps - t < F ? u->steps - t : F;
-    double *q = u->q + t * u->columns, M[F], rest[F], ties[F], rough[F];
+    double *q = u->q + t * u->columns, rest[F], ties[F], rough[F];
     ptrdiff_t off[F];
+    CtcExtent extent;
+    const double *M = extent.top;
     ctc_offsets(off, j->x_t, t, frames);
     lf_load_tile_f64(q, j->x + n * j->x_n, j->x_dtype, off, j->x_c, F, C);
-    for (int l = 0; l < F; l++)
-        M[l] = -INFINITY;
-    for (ptrdiff_t c = 0; c < C; c++)
-        if (j->from_logits || u->classes[c]) {
-#pragma omp simd
-            for (int l = 0; l < F; l++)
-                M[l] = q[c * F + l] > M[l] ? q[c * F + l] : M[l];
-        }
-    if (j->path) {
-        if (j->from_logits)
-            ctc_emit(q, C, u->classes, M, 1, 1, rest, ties, rough);
-        else
-            ctc_emit(q, C, u->classes, M, 0, 1, rest, ties, rough);
-    } else {
-        if (j->from_logits)
-            ctc_emit(q, C, u->classes, M, 1, 0, rest, ties, rough);
-        else
-            ctc_emit(q, C, u->classes, M, 0, 0, rest, ties, rough);
-    }
+    ctc_extent(q, C, u->classes, j->from_logits, &extent);
+    ctc_emit(ctc_form(j, &extent, M), q, C, u->classes, M, j->from_logits, rest, ties, rough);
     double delta[F];
 #pragma omp simd
     for (int l = 0; l < F; l++) {
@@ -159,18 +199,11 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
 {
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
     double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
+    CtcExtent extent;
+    ctc_extent(q, zero, NULL, 0, &extent);
     for (int l = 0; l < F; l++)
-        mu[l] = -INFINITY;
-    for (ptrdiff_t c = 0; c < zero; c++)
-#pragma omp simd
-        for (int l = 0; l < F; l++)
-            mu[l] = q[c * F + l] > mu[l] ? q[c * F + l] : mu[l];
-    for (int l = 0; l < F; l++)
-        mu[l] = mu[l] > -INFINITY ? mu[l] : 0;
-    if (j->path)
-        ctc_emit(q, zero, NULL, mu, 0, 1, rest, nan, rough);
-    else
-        ctc_emit(q, zero, NULL, mu, 0, 0, rest, nan, rough);
+        mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
+    ctc_emit(ctc_form(j, &extent, mu), q, zero, NULL, mu, 0, rest, nan, rough);
     for (int l = 0; l < frames; l++) {
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
         if (j->from_logits) {
