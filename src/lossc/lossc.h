@@ -111,11 +111,11 @@ typedef struct {
 typedef struct {
     char *tile; /* T[rows][columns] */
     int wide, smoothed;
-    ptrdiff_t columns, first;           /* classes first .. first + columns */
-    const void *bias;                   /* T[columns], or NULL */
-    const double *weight;               /* class weights of the columns, or NULL */
-    const int64_t *label;               /* per row; -1: does not count */
-    const void *target;                 /* T[rows][columns], class probabilities in the labels' place: mix t + rest counts; or NULL */
+    ptrdiff_t columns, first; /* classes first .. first + columns */
+    const void *bias;         /* T[columns], or NULL */
+    const double *weight;     /* class weights of the columns, or NULL */
+    const int64_t *label;     /* per row; -1: does not count */
+    const void *target;       /* T[rows][columns], class probabilities in the labels' place: mix t + rest counts; or NULL */
     double mix, rest;
     double *m, *s, *xt, *dot, *mass;    /* per row: as in rows.h; the label's logit; sum of w x, where smoothed, or of w t' x; of w t' */
     const double *kmass, *kown, *keven; /* tile_grad, per row: factors of p, of the label, of every class weight or w t' */

@@ -2,8 +2,9 @@
  *
  * A first pass over a position's vectors for the sums that make the value, a second for the gradients. Arithmetic is double and each result is rounded
  * once, so float results are within an ulp of exact wherever the loss itself is well-conditioned (exponentials of floats are short: 2^-29).
- * Hand: vectors lie in `hand` as double, padded to whole steps, for a group of neighbouring positions at once; their gradients take their place. A vector
- * longer than LF_RUN is alone, and passes through in runs, once for each pass.
+ * Hand: vectors lie in `hand` as double, padded to whole steps; their gradients take their place. Positions that lie side by side come as a group; a
+ * vector longer than LF_RUN passes through in runs, once for each pass.
+ * Direct: values alone of contiguous floats are summed where they lie by the losses that do little else (LF_PLAIN).
  * Order: a run is summed in LF_STEP lanes, padding adding 0, runs in order: the same bits for any thread count and layout.
  */
 
@@ -12,8 +13,10 @@
 
 typedef struct {
     const LfVectorJob *j;
-    int whole;                                 /* x holds whole vectors */
-    double *x[LF_VECTORS];                     /* vectors, or a run of them, in hand */
+    int whole;                     /* x holds whole vectors */
+    double *x[LF_VECTORS];         /* vectors, or a run of them, in hand */
+    const lf_f32_u *f[LF_VECTORS]; /* direct: the vectors, in place of x */
+    int direct;
     ptrdiff_t at[LF_VECTORS], out[LF_VECTORS]; /* byte offsets of the position in in[] and grad[] */
     ptrdiff_t label;                           /* and in label */
     int64_t y;                                 /* class index */
@@ -40,6 +43,37 @@ typedef struct {
     {                                                                                                                                                \
         double none_ = 0;                                                                                                                            \
         LF_SUM2(s, none_, n, a, 0)                                                                                                                   \
+    }
+
+static const uint64_t vec_counts[2 * LF_STEP] = {[LF_STEP... 2 * LF_STEP - 1] = ~(uint64_t)0};
+
+/* The same without reading beyond n, unless it is less than a step: the last step goes back, and what it sees again counts as 0 (by bits of a
+ * table: a selection would leave the loop scalar). */
+#define LF_PLAIN2(s, t, n, a, b)                                                                                                                     \
+    {                                                                                                                                                \
+        double s_[LF_STEP] = {0}, t_[LF_STEP] = {0};                                                                                                 \
+        ptrdiff_t i_ = 0;                                                                                                                            \
+        for (; i_ + LF_STEP <= (n); i_ += LF_STEP)                                                                                                   \
+            _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
+            {                                                                                                                                        \
+                const ptrdiff_t e = i_ + l_;                                                                                                         \
+                s_[l_] += (a), t_[l_] += (b);                                                                                                        \
+            }                                                                                                                                        \
+        if (i_ < (n)) {                                                                                                                              \
+            const ptrdiff_t again_ = (n) < LF_STEP ? 0 : i_ + LF_STEP - (n);                                                                         \
+            const uint64_t *counts_ = vec_counts + LF_STEP - again_;                                                                                 \
+            _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
+            {                                                                                                                                        \
+                const ptrdiff_t e = i_ - again_ + l_;                                                                                                \
+                s_[l_] += lf_real_f64(lf_bits_f64(a) & counts_[l_]), t_[l_] += lf_real_f64(lf_bits_f64(b) & counts_[l_]);                            \
+            }                                                                                                                                        \
+        }                                                                                                                                            \
+        s += lf_half_lane_sum(s_), t += lf_half_lane_sum(t_);                                                                                        \
+    }
+#define LF_PLAIN(s, n, a)                                                                                                                            \
+    {                                                                                                                                                \
+        double none_ = 0;                                                                                                                            \
+        LF_PLAIN2(s, none_, n, a, 0)                                                                                                                 \
     }
 
 /* for each run of c .. c + n classes */
@@ -83,8 +117,8 @@ static int vec_across(const LfVectorJob *j, int dtype, const ptrdiff_t *stride, 
     return count > 1 && j->cdim == 1 && step == lf_itemsize(dtype) && stride[0] != step;
 }
 
-/* The vectors of `count` positions, evenly spaced from p on, `width` doubles for each. */
-static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count, ptrdiff_t width, double *x)
+/* The vectors of `count` positions, evenly spaced from p on, `width` doubles for each; `more`: so is at least one after them. */
+static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count, int more, ptrdiff_t width, double *x)
 {
     const int dtype = j->in[q].dtype;
     const double pad = vec_padding(j, q);
@@ -101,24 +135,20 @@ static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count
         lf_rows_to_tile_f64(x, width, (const char *)part, at, j->c, count);
         return;
     }
-    if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && j->c >= LF_STEP) {
-        const ptrdiff_t next = count * j->c;                /* fetched while this group is worked on */
-        for (; count > 1; count--, p += step, x += width) { /* by whole steps: what is read past a row's end is of the next row */
+    if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && j->c >= LF_STEP)
+        for (; count + more > 1 && count; count--, p += step, x += width) { /* by whole steps: what is read past a row's end is of the next row */
             const lf_f32_u *row = (const void *)p;
             ptrdiff_t c = 0;
-            for (; c < width - LF_STEP; c += LF_STEP) {
-                __builtin_prefetch(row + c + next);
+            for (; c < width - LF_STEP; c += LF_STEP)
 #pragma omp simd
                 for (int l = 0; l < LF_STEP; l++)
                     x[c + l] = row[c + l];
-            }
 #pragma omp simd
             for (int l = 0; l < LF_STEP; l++) {
                 const double e = row[c + l];
                 x[c + l] = l < j->c - c ? e : pad;
             }
         }
-    }
     for (; count > 0; count--, p += step, x += width) {
         vec_move(j, (char *)p, dtype, stride, 0, j->c, x, 0);
         vec_pad(x, j->c, pad);
@@ -349,6 +379,17 @@ static void softmax_run(const LfVectorJob *j, double *x, ptrdiff_t n, double m, 
     *s += lf_half_lane_sum(sum), *ties += lf_half_lane_sum(tie);
 }
 
+static inline double vec_max(double a, double b) { return a > b ? a : b; }
+
+static inline double vec_lane_max(const double *lane)
+{
+    double a[8];
+#pragma omp simd
+    for (int l = 0; l < 8; l++)
+        a[l] = vec_max(lane[l], lane[l + 8]);
+    return vec_max(vec_max(vec_max(a[0], a[4]), vec_max(a[2], a[6])), vec_max(vec_max(a[1], a[5]), vec_max(a[3], a[7])));
+}
+
 static Softmax softmax_of(const Vec *v)
 {
     const LfVectorJob *j = v->j;
@@ -363,9 +404,7 @@ static Softmax softmax_of(const Vec *v)
             for (int l = 0; l < LF_STEP; l++)
                 top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
     }
-    double m = top[0];
-    for (int l = 1; l < LF_STEP; l++)
-        m = top[l] > m ? top[l] : m;
+    const double m = vec_lane_max(top);
     LF_RUNS
     softmax_run(j, vec_in(v, 0, c, n), n, m, &s, &ties); /* NaN comes out in s */
     return (Softmax){m, m == -INFINITY || (m == INFINITY && ties > 0) ? NAN : s + ties};
@@ -380,7 +419,7 @@ static double *softmax_exps(const Vec *v, Softmax p, ptrdiff_t c, ptrdiff_t n)
     return x;
 }
 
-/* Focal: with L = -log p_y and q = 1 - p_y = -expm1(-L):
+/* Focal: with L = -log p_y and q = 1 - p_y, the other classes' exponentials over all:
  *   f = q^gamma L,   f' = q^gamma + gamma q^(gamma - 1) p_y L,   f'' = gamma q^(gamma - 2) p_y (2 q + ((gamma - 1) p_y - q) L)
  * by x_c, with r = p_c - [c = y]: f' r;   diagonal of the Hessian: f'' r^2 + f' p_c (1 - p_c). */
 static double focal(const Vec *v)
@@ -388,11 +427,12 @@ static double focal(const Vec *v)
     const LfVectorJob *j = v->j;
     const double gamma = j->param[0], xy = vec_at(v, v->y);
     const Softmax p = softmax_of(v);
-    const double nll = (xy == p.m ? 0 : p.m - xy) + lf_log1p_f64(p.s), q = -lf_expm1_f64(-nll);
+    const double ey = xy == p.m ? 1 : v->whole ? v->x[0][v->y] : lf_exp_f64(xy - p.m), scale = 1 / (1 + p.s);
+    const double nll = (xy == p.m ? 0 : p.m - xy) + lf_log1p_f64(p.s), q = (ey == 1 ? p.s : 1 + p.s - ey) * scale;
     const double power = gamma == 0 ? 1 : gamma == 1 ? q : gamma == 2 ? q * q : lf_pow_f64(q, gamma);
     if (j->grad[0].data) {
         const int flat = gamma == 0 || nll == 0 || nll == INFINITY;
-        const double inner = flat ? 0 : gamma * power / q * (1 - q), scale = 1 / (1 + p.s), k = v->k * v->w, first = k * (power + inner * nll);
+        const double inner = flat ? 0 : gamma * power / q * (1 - q), k = v->k * v->w, first = k * (power + inner * nll);
         const double second = flat ? 0 : k * inner / q * (2 * q + ((gamma - 1) * (1 - q) - q) * nll);
         LF_RUNS
         {
@@ -451,12 +491,20 @@ static double cosine_embedding(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     double ab = 0, aa = 0, bb = 0;
-    LF_RUNS
-    {
-        const double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
-        LF_SUM(ab, n, a[e] * b[e])
-        LF_SUM2(aa, bb, n, a[e] * a[e], b[e] * b[e])
+#define PRODUCTS(a, b, n)                                                                                                                            \
+    {                                                                                                                                                \
+        LF_PLAIN(ab, n, (double)a[e] * (double)b[e])                                                                                                 \
+        LF_PLAIN2(aa, bb, n, (double)a[e] * (double)a[e], (double)b[e] * (double)b[e])                                                               \
     }
+    if (v->direct)
+        PRODUCTS(v->f[0], v->f[1], j->c)
+    else
+        LF_RUNS
+        {
+            const double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
+            PRODUCTS(a, b, n)
+        }
+#undef PRODUCTS
     aa += 1e-12, bb += 1e-12;
     const double norm = sqrt(aa) * sqrt(bb), cosine = ab / norm, excess = cosine - j->param[0];
     if (j->grad[0].data || j->grad[1].data) {
@@ -496,11 +544,16 @@ static __attribute__((noinline)) double squared_distance(const Vec *v, int first
     const LfVectorJob *j = v->j;
     const double eps = j->param[2];
     double sum = 0;
-    LF_RUNS
-    {
-        const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
-        LF_SUM(sum, n, (a[e] - b[e] + eps) * (a[e] - b[e] + eps))
-    }
+#define SQUARES(a, b, n) LF_PLAIN(sum, n, ((double)a[e] - (double)b[e] + eps) * ((double)a[e] - (double)b[e] + eps))
+    if (v->direct)
+        SQUARES(v->f[first], v->f[second], j->c)
+    else
+        LF_RUNS
+        {
+            const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
+            SQUARES(a, b, n)
+        }
+#undef SQUARES
     return sum;
 }
 
@@ -577,11 +630,16 @@ static double dice(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     double both = 0, each = 0;
-    LF_RUNS
-    {
-        const double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
-        LF_SUM2(both, each, n, x[e] * t[e], x[e] + t[e])
-    }
+#define OVERLAP(x, t, n) LF_PLAIN2(both, each, n, (double)x[e] * (double)t[e], (double)x[e] + (double)t[e])
+    if (v->direct)
+        OVERLAP(v->f[0], v->f[1], j->c)
+    else
+        LF_RUNS
+        {
+            const double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
+            OVERLAP(x, t, n)
+        }
+#undef OVERLAP
     const double below = each + j->param[0], above = 2 * both + j->param[0], k = v->k / below, less = above / below;
     if (j->grad[0].data || j->grad[1].data)
         LF_RUNS
@@ -714,6 +772,16 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
     return -1;
 }
 
+static int vec_direct(const LfVectorJob *j)
+{
+    int direct = (j->op == LF_COSINE || j->op == LF_DICE || (j->op == LF_TRIPLET && j->param[1] == 2)) && j->cdim == 1 && j->c >= LF_STEP;
+    for (int q = 0; q < LF_VECTORS; q++) {
+        const int plain = j->in[q].dtype == LF_F32 && j->inc[q][0] == sizeof(float);
+        direct = direct && !j->grad[q].data && (plain || !j->in[q].data);
+    }
+    return direct;
+}
+
 /* Loss of position i, times its weight; its gradients are left in x where vectors are whole. */
 static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
 {
@@ -737,21 +805,35 @@ static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
     return loss;
 }
 
+/* How many positions are taken at once: rows one at a time, so that reading goes on beside the arithmetic. */
+static ptrdiff_t vec_fit(const LfVectorJob *j, ptrdiff_t width)
+{
+    int across = 0;
+    for (int q = 0; j->ndim && q < LF_VECTORS; q++) {
+        const LfArray *x = &j->in[q], *g = &j->grad[q];
+        across |= x->data && vec_across(j, x->dtype, j->inc[q], x->stride[j->ndim - 1], 2);
+        across |= g->data && vec_across(j, g->dtype, j->gradc[q], g->stride[j->ndim - 1], 2);
+    }
+    return across && width ? LF_RUN / width : 1;
+}
+
 void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     const ptrdiff_t last = j->ndim ? j->shape[j->ndim - 1] : 1, width = LF_PADDED(j->c);
-    const int whole = j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
+    const int direct = vec_direct(j), whole = !direct && j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
+    const ptrdiff_t fit = whole ? vec_fit(j, width) : 1;
     double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
     j->bad[b] = -1;
     for (ptrdiff_t i = start, count; i < end; i += count) {
-        const ptrdiff_t room = last - i % last, left = end - i < room ? end - i : room, fit = whole && width ? LF_RUN / width : 1;
+        const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
         count = left < fit ? left : fit;
-        Vec v = {.j = j, .whole = whole};
+        Vec v = {.j = j, .whole = whole, .direct = direct};
         for (int q = 0; q < LF_VECTORS; q++) {
             v.at[q] = vec_offset(j, &j->in[q], i), v.out[q] = vec_offset(j, &j->grad[q], i);
+            v.f[q] = (const void *)(j->in[q].data + v.at[q]);
             if (whole && j->in[q].data && !j->labels_only)
-                vec_load(j, q, j->in[q].data + v.at[q], count, width, hand[q]);
+                vec_load(j, q, j->in[q].data + v.at[q], count, room > count, width, hand[q]);
         }
         for (ptrdiff_t p = 0; p < count; p++) {
             int counts;
