@@ -45,7 +45,7 @@ static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y,
                 out[2][i + l] = k * r.gy, out[3][i + l] = k * r.gz, out[4][i + l] = k * r.hx;
             if (want & LF_WANT_BAD)
                 out[0][i + l] = (T)r.bad;
-            flag[l] |= r.bad;
+            flag[l] |= want & LF_WANT_BAD ? -r.bad : r.doubt;
         }
         if (want & LF_WANT_SUM)
 #pragma omp simd
@@ -55,7 +55,7 @@ static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y,
     I any = 0;
     for (int l = 0; l < T_LANES; l++)
         any |= flag[l];
-    *bad |= any;
+    *bad |= any < 0;
     memcpy(acc, sum, sizeof sum);
 }
 

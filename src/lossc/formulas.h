@@ -7,16 +7,18 @@
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
+ *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
  *    of 10^6 random elements in float, without FMA and with.  Derivatives: a few ulp where their terms do not cancel.
  * C. Branch-free: ?: on computed values, no libm (vmath.h).  exp, log and division are shared between value and gradients.
  * D. NaN in x, y or z gives NaN in v.  Comparisons are turned so that NaN takes the arm that keeps it.
  * E. Sub-gradients are torch's: 0 at the kink of |d|, the active side's at the edge of a clamp or hinge.
- * F. Contraction: a product p that c looks at is an operand of lf_product_error and therefore not fused away. */
+ * F. Contraction: a product p that c looks at is an operand of lf_product_error and therefore not fused away.  A product v whose error is
+ *    lf_unfused is fused into v + c where there is an FMA. */
 
 typedef struct {
     T v, c, gx, gy, gz, hx;
-    I bad;
+    I bad, doubt;
 } NAME(VG);
 #define VG NAME(VG)
 #define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p)
@@ -34,6 +36,16 @@ static inline NAME(LfPair) NAME(lf_less)(T k, const T *p, int i)
     NAME(LfPair) d = NAME(lf_minus)(k, p[i]);
     T lo = d.lo - p[LF_PARAMS + i], hi = d.hi + lo;
     return (NAME(LfPair)){hi, (d.hi - hi) + lo};
+}
+
+/* a b - v, v = a b rounded; 0 where v + c is an FMA of a and b, which rounds but once. */
+static inline T NAME(lf_unfused)(T a, T b, T v)
+{
+#if defined __FMA__ || defined __ARM_FEATURE_FMA
+    return 0;
+#else
+    return NAME(lf_product_error)(a, b, v);
+#endif
 }
 
 /* The code of a violated condition, in arithmetic: of a selection gcc 12 would make a conditional store, and no packed loop. */
@@ -87,22 +99,24 @@ static inline NAME(LfSquareOver) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPai
     return (NAME(LfSquareOver)){q, r, v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v)};
 }
 
-/* log(1 + e), 0 <= e <= 1: in float half the work of lf_log1p_pair, within 1.5 ulp (polynomial: 2^-24.9). */
-static inline T NAME(lf_log1p_quick)(T e)
+/* log(1 + e) for a pair 0 <= e <= 1: in float half the work of lf_log1p_pair, hi within 1.5 ulp (polynomial: 2^-24.9), both together 0.6. */
+static inline NAME(LfPair) NAME(lf_log1p_quick)(NAME(LfPair) e)
 {
 #ifdef LF_T_FLOAT
     T q = -0.004466211601f;
-    q = q * e + 0.02522405435f;
-    q = q * e + -0.06675772506f;
-    q = q * e + 0.1156184545f;
-    q = q * e + -0.1584756572f;
-    q = q * e + 0.1985410623f;
-    q = q * e + -0.2498652617f;
-    q = q * e + 0.3333284189f;
-    q = q * e + -0.4999999698f;
-    return e * (q * e + 1.0f);
+    q = q * e.hi + 0.02522405435f;
+    q = q * e.hi + -0.06675772506f;
+    q = q * e.hi + 0.1156184545f;
+    q = q * e.hi + -0.1584756572f;
+    q = q * e.hi + 0.1985410623f;
+    q = q * e.hi + -0.2498652617f;
+    q = q * e.hi + 0.3333284189f;
+    q = q * e.hi + -0.4999999698f;
+    T less = q * e.hi, hi = less * e.hi + e.hi;
+    return (NAME(LfPair)){hi, (less * e.hi + (e.hi - hi)) + (e.lo - 0.5f * (e.hi * e.lo))}; /* 1 - e/2 for 1/(1 + e) */
 #else
-    return NAME(lf_log1p_pair)((NAME(LfPair)){e, 0});
+    T hi = NAME(lf_log1p_pair)((NAME(LfPair)){e.hi, 0});
+    return (NAME(LfPair)){hi, NAME(lf_log1p_pair)(e) - hi};
 #endif
 }
 
@@ -154,8 +168,7 @@ LOSS(lgamma) /* value only */ { return (VG){.v = NAME(lf_lgamma)(x)}; }
 LOSS(mse)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y);
-    T v = d.hi * d.hi, g = d.hi + d.hi;
-    T c = g * d.lo + NAME(lf_product_error)(d.hi, d.hi, v);
+    T v = d.hi * d.hi, g = d.hi + d.hi, c = g * d.lo + NAME(lf_unfused)(d.hi, d.hi, v);
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = 2};
 }
 
@@ -174,8 +187,7 @@ LOSS(huber)
     T delta = p[0] < T_MAX ? p[0] : T_MAX;
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T a = ABS(d.hi), q = a > delta ? delta : a, half = q / 2, h = a - half;
-    T v = q * h, g = COPYSIGN(q, d.hi);
-    T c = g * d.lo + (q * ((a - h) - half) + NAME(lf_product_error)(q, h, v));
+    T v = q * h, g = COPYSIGN(q, d.hi), c = g * d.lo + (q * ((a - h) - half) + NAME(lf_unfused)(q, h, v));
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= delta};
 }
 
@@ -184,13 +196,13 @@ LOSS(huber)
  *   gx = s sign(d),  hx = 1/beta inside, 0 outside.   beta = 0: l1.  beta = inf: 0. */
 LOSS(smooth_l1)
 {
-    T beta = p[0], inverse = R(1.0) / beta;
+    T beta = p[0], inverse = R(1.0) / beta, unit = inverse * beta;
+    T inverselo = ((R(1.0) - unit) - NAME(lf_product_error)(inverse, beta, unit)) * inverse;
     inverse = inverse < T_MAX ? inverse : T_MAX; /* beta subnormal: 0 inverse = 0 */
     NAME(LfPair) d = NAME(lf_minus)(x, y);
-    T a = ABS(d.hi), q = a > beta ? beta : a, s = a >= beta ? 1 : a * inverse, half = q / 2, h = a - half;
-    T v = s * h, g = NAME(lf_signed)(d.hi, s), sb = s * beta;
-    T slo = ((q - sb) - NAME(lf_product_error)(s, beta, sb)) * inverse; /* q/beta - s */
-    T c = g * d.lo + (s * ((a - h) - half) + (h * slo + NAME(lf_product_error)(s, h, v)));
+    T a = ABS(d.hi), q = a > beta ? beta : a, s = a >= beta ? 1 : a * inverse, half = q / 2, h = a - half, v = s * h;
+    T slo = a >= beta ? 0 : a * inverselo + NAME(lf_product_error)(a, inverse, s); /* q/beta - s */
+    T g = NAME(lf_signed)(d.hi, s), c = COPYSIGN(s, d.hi) * d.lo + (s * ((a - h) - half) + (h * slo + NAME(lf_unfused)(s, h, v)));
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a < beta ? inverse : 0};
 }
 
@@ -316,23 +328,25 @@ LOSS(soft_margin)
  *   gx = (x - y) / (x (1 - x))         the derivative of v where neither logarithm is clamped: torch's for x (1 - x) >= 1e-12, and on where
  *                                      torch stops following it.  Where one is clamped (x = 0 or 1, x < 3.8e-44): torch's (x - y) / 1e-12.
  *   gy = B - A,   hx = y/x^2 + (1 - y)/(1 - x)^2
- * 1.46 ulp at x = 0.644, y = 0.064; 0.8 for y = 0 or 1.  x or y outside [0, 1] is bad. */
+ * 1.59 ulp at x = 0.6377, y = 0.9203; with FMA 1.19 at x = 0.2998, y = 0.0251.  x or y outside [0, 1] is bad. */
 LOSS(bce)
 {
-    T k = R(1.0) - y, n = R(1.0) - x, a = NAME(lf_log)(x), b = NAME(lf_log1p)(-x);
-    T w = a < -100 ? R(1e-12) : x * n;
-    w = b < -100 ? R(1e-12) : w, a = a < -100 ? -100 : a, b = b < -100 ? -100 : b;
-    T ux = R(1.0) / x, un = R(1.0) / n, ya = y * a, kb = k * b;
+    T k = R(1.0) - y, n = R(1.0) - x;
+    NAME(LfPair) a = NAME(lf_log_unit)(x), b = NAME(lf_log_complement)(x);
+    T w = n == 0 ? R(1e-12) : x * n, ux = R(1.0) / x, un = R(1.0) / n;
+    w = a.hi < -100 ? R(1e-12) : w;
+    a.lo = a.hi < -100 ? 0 : a.lo, b.lo = n == 0 ? 0 : b.lo;
+    T A = a.hi < -100 ? -100 : a.hi, B = n == 0 ? -100 : b.hi, kb = k * B;
+    A += 0 * x; /* the NaN that logarithms of bits do not see */
     I bx = (x < 0) | (x > 1), by = (y < 0) | (y > 1);
-    NAME(LfPair) v = NAME(lf_minus)(-ya, kb);
-    T alo = a > -100 ? NAME(lf_log_rest)(x, a) : 0;
-    T c = v.lo - (y * alo + ((R(1.0) - k) - y) * b + NAME(lf_product_error)(y, a, ya) + NAME(lf_product_error)(k, b, kb));
-    return (VG){.v = v.hi,
-                .c = NAME(lf_finite)(c),
+    T c = y * a.lo + (k * b.lo + (((R(1.0) - k) - y) * B + NAME(lf_product_error)(k, B, kb)));
+    return (VG){.v = -y * A - kb,
+                .c = -c,
                 .gx = (x - y) / w,
-                .gy = b - a,
+                .gy = B - A,
                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un),
-                .bad = NAME(lf_bad)(bx, by)};
+                .bad = NAME(lf_bad)(bx, by),
+                .doubt = (I)(BITS(x) | BITS(n) | BITS(y) | BITS(k))};
 }
 
 /* Binary cross entropy with logits.  w = pos_weight, m = w y, k = 1 - y, a = |x|, L = log(1 + exp(-a)), s = 1/(1 + exp(-x)), t = 1 - s:
@@ -340,24 +354,25 @@ LOSS(bce)
  *   gx = k s - m t,   hx = (m + k) s t
  *   gy = w softplus(-x) - softplus(x),   gz = y softplus(-x)
  * At x = +-inf the limits: a factor 0 makes the infinite term 0.   Without weights m + k is 1 exactly.  v and the derivatives come from one
- * plain exp, whose subnormal results are 0; the exact L is in c.
- * v + c: 1.42 ulp, 1.80 with weights; v: 2.4 and 3.8. */
+ * plain exp, whose subnormal results are 0; they are in c.
+ * v + c: 1.87 ulp at x = 0.01948, y = 0, with FMA 1.57; with weights 2.31 and 1.94 for normal L; v: 2.4 and 3.8. */
 static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
 {
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, m = w * y, mlo = NAME(lf_product_error)(w, y, m);
     NAME(LfPair) mk = NAME(lf_minus)(m, -k);
     T total = weighted ? mk.hi : 1, totallo = weighted ? mk.lo + mlo + klo : 0;
-    T a = ABS(x), e = NAME(lf_exp_neg)(-a), l = NAME(lf_log1p_quick)(e), f = x < 0 ? m : k, flo = x < 0 ? mlo : klo;
-    T tl = total * l, fa = NAME(lf_times)(f, a);
+    T a = ABS(x), f = x < 0 ? m : k, flo = x < 0 ? mlo : klo;
+    NAME(LfPair) e = NAME(lf_exp_neg_pair)(-a), l = NAME(lf_log1p_quick)(e);
+    T tl = total * l.hi, fa = f == 0 ? 0 : f * a;
     NAME(LfPair) v = NAME(lf_minus)(tl, -fa);
-    T llo = total * (NAME(lf_log1pexpneg)(a) - l) + totallo * l;
-    T c = v.lo + (NAME(lf_product_error)(total, l, tl) + NAME(lf_product_error)(f, a, fa) + llo + flo * a);
-    T large = R(1.0) / (R(1.0) + e), small = e * large, s = x < 0 ? small : large, t = x < 0 ? large : small;
+    T llo = total * (l.lo) + totallo * l.hi;
+    T c = v.lo + (NAME(lf_product_error)(total, l.hi, tl) + NAME(lf_product_error)(f, a, fa) + llo + flo * a);
+    T large = R(1.0) / (R(1.0) + e.hi), small = e.hi * large, s = x < 0 ? small : large, t = x < 0 ? large : small;
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
                 .gx = k * s - m * t,
-                .gy = (w - R(1.0)) * l + (x < 0 ? NAME(lf_times)(w, a) : -a),
-                .gz = NAME(lf_times)(y, x < 0 ? l + a : l),
+                .gy = (w - R(1.0)) * l.hi + (x < 0 ? NAME(lf_times)(w, a) : -a),
+                .gz = NAME(lf_times)(y, x < 0 ? l.hi + a : l.hi),
                 .hx = total * (s * t)};
 }
 
@@ -407,10 +422,12 @@ LOSS(sigmoid_focal)
  * 2.9 ulp at x = -0.283, y = 0.768 while |log y - x| > |log y|/16: log y is known to 2^-29. */
 LOSS(kl_div)
 {
-    T l = NAME(lf_log)(y);
+    T l = NAME(lf_log_positive)(y).hi;
+    l = y < 0 ? T_NAN : l;
+    l = y < T_INF ? l : y;
     NAME(LfPair) d = NAME(lf_minus)(l, x);
-    T v = y * d.hi, c = y * (d.lo + NAME(lf_log_rest)(y, l)) + NAME(lf_product_error)(y, d.hi, v);
-    return (VG){.v = (y == 0) & (x == x) ? 0 : v, .c = NAME(lf_finite)(c), .gx = -y, .gy = (y == 0) & (x == -T_INF) ? 0 : d.hi + R(1.0)};
+    T v = y * d.hi, c = y * (d.lo + NAME(lf_log_rest)(y, l)) + NAME(lf_product_error)(y, d.hi, v), none = x == x ? 0 : x;
+    return (VG){.v = y == 0 ? none : v, .c = NAME(lf_finite)(c), .gx = -y, .gy = y == 0 ? (x == -T_INF ? 0 : -T_INF + none) : d.hi + R(1.0)};
 }
 
 /* The same with y = log-probability.  v = e (y - x), e = exp(y);  gx = -e,  gy = e (y - x + 1).
@@ -544,12 +561,20 @@ LOSS(js_div_log)
  * z = inf gives inf; z < 0 is bad.   1.75 ulp while |v| > |log s|/16: log s < 0 may cancel d^2/s, and is known to 2^-29. */
 LOSS(gaussian_nll)
 {
-    T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log)(s);
+    T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log_positive)(s).hi;
+    l = s == 0 ? -T_INF : l;
+    l = s < T_INF ? l : s;
     NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){s, 0});
     NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
     T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
-    return (VG){
-        .v = all.hi / 2, .c = NAME(lf_finite)(c / 2), .gx = t.q, .gy = -t.q, .gz = t.r * (R(1.0) - t.v) / 2, .hx = t.r, .bad = -(I)(z < 0) & 3};
+    return (VG){.v = all.hi / 2,
+                .c = NAME(lf_finite)(c / 2),
+                .gx = t.q,
+                .gy = -t.q,
+                .gz = t.r * (R(1.0) - t.v) / 2,
+                .hx = t.r,
+                .bad = -(I)(z < 0) & 3,
+                .doubt = (I)BITS(z)};
 }
 
 /* Stirling's y log y - y + log(2 pi y)/2 for log(y!), where y > 1, else 0: value, error and derivative. */
@@ -586,7 +611,7 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
  * e = inf wins over y x = inf; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
-    T e = NAME(lf_exp)(x), yx = NAME(lf_times)(y, x);
+    T e = NAME(lf_exp_quick)(x), yx = NAME(lf_times)(y, x);
     yx = e > T_MAX ? 0 * y : yx;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
     T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, x, yx));
@@ -609,7 +634,7 @@ LOSS(gamma_nll_log)
     T e = NAME(lf_exp)(-x), t = NAME(lf_times)(y, e);
     NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t);
     T c = d.lo + (y * NAME(lf_exp_rest)(-x, e) + NAME(lf_product_error)(y, e, t));
-    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0)};
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0), .doubt = (I)BITS(y)};
 }
 
 /* exp(k x), k a pair, with its error; what the product's rounding drops is in hi too. */
@@ -645,7 +670,8 @@ LOSS(tweedie_nll_log)
                 .gx = b.hi - ya,
                 .gy = -a.hi / p1.hi,
                 .hx = p2.hi * b.hi - p1.hi * ya,
-                .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0))};
+                .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0)),
+                .doubt = (I)BITS(y)};
 }
 
 /* (atanh(s)/s - 1)/s^2 in z = s^2 for |s| <= 1/3; relative error 2^-31 (float), 2^-58. */
@@ -695,7 +721,8 @@ LOSS(poisson_deviance)
                 .gx = 2 * d.hi / x,
                 .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l,
                 .hx = 2 * r / x,
-                .bad = NAME(lf_bad)(x <= 0, y < 0)};
+                .bad = NAME(lf_bad)(x <= 0, y < 0),
+                .doubt = -NAME(lf_bad)(x <= 0, y < 0)};
 }
 
 /* Gamma.  r = y/x:  v = 2 (r - 1 - log r) = 2 t (1 + s (1 + s) P)/x;  gx = 2 d/x^2,  gy = -2 d/(x y),  hx = 2 (2r - 1)/x^2.
@@ -715,7 +742,8 @@ LOSS(gamma_deviance)
                 .gx = 2 * u / x,
                 .gy = -2 * u / y,
                 .hx = (4 * r - 2) / x / x,
-                .bad = NAME(lf_bad)(x <= 0, y <= 0)};
+                .bad = NAME(lf_bad)(x <= 0, y <= 0),
+                .doubt = -NAME(lf_bad)(x <= 0, y <= 0)};
 }
 
 /* Tweedie of power p, not 0, 1 or 2.  q = y/x, r = q - 1, a = x^(2-p), e_i = (q^(i-p) - 1)/(i-p) by expm1 of a multiple of log q:
@@ -732,11 +760,13 @@ LOSS(tweedie_deviance)
     for (int k = T_MANT == 23 ? 6 : 15; k >= 3; k--)
         h = 1 + r * h * ((3.0 - k - power) * (1.0 / k));
     const double far = a * (lf_times_f64(q, e1) - e2), close = a * r * (r * h);
+    const I bad = NAME(lf_bad)(x <= 0, ((p[0] > 0) & (y < 0)) | ((p[0] >= 2) & (y <= 0)));
     return (VG){.v = (T)(__builtin_fabs(r) < near ? close : 2 * far),
                 .gx = (T)(-2 * a * r / X),
                 .gy = (T)(2 * a * e1 / X),
                 .hx = (T)(2 * a * (1 + power * r) / (X * X)),
-                .bad = NAME(lf_bad)(x <= 0, ((p[0] > 0) & (y < 0)) | ((p[0] >= 2) & (y <= 0)))};
+                .bad = bad,
+                .doubt = -bad};
 }
 
 /* Tweedie of power 3/2, which is algebraic.  h = (sqrt x + sqrt y)/2, t = d/(h sqrt x), d = x - y:
@@ -756,7 +786,8 @@ LOSS(tweedie_deviance_3_2)
                 .gx = 2 * t * h / x,
                 .gy = -2 * t / ry,
                 .hx = (3 * y - x) / x / x / rx,
-                .bad = NAME(lf_bad)(x <= 0, y < 0)};
+                .bad = NAME(lf_bad)(x <= 0, y < 0),
+                .doubt = -NAME(lf_bad)(x <= 0, y < 0)};
 }
 
 #undef LOG2PI_HI

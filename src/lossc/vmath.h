@@ -82,25 +82,36 @@ static inline T NAME(lf_exp)(T x)
     return NAME(lf_scale)(R(1.0) + (d.r + NAME(lf_exp_tail)(d.r)), d.k);
 }
 
-/* exp(x) for x <= 0, cheaper: 0 below EXP_NORMAL, where exp(x) would be subnormal; no operation underflows on the way.
- * Max error: as lf_exp. */
-static inline T NAME(lf_exp_neg)(T x)
-{
-    const T magic = T_MAGIC + T_BIAS;
-    T c = x < EXP_NORMAL ? EXP_NORMAL : x;
-    T s = c * T_LOG2E + magic;
-    T n = s - magic;
-    T r = (c - n * T_LN2_HI) - n * T_LN2_LO;
-    T y = R(1.0) + (r + NAME(lf_exp_tail)(r));
-    y *= REAL(BITS(s) << T_MANT); /* 1 <= n + T_BIAS <= T_BIAS */
-    return x < EXP_NORMAL ? 0 : y;
-}
-
-/* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
 typedef struct {
     T hi, lo;
 } NAME(LfPair);
 
+/* exp(x) for x <= 0, cheaper.  hi: 0 below EXP_NORMAL, where exp(x) would be subnormal; max error as lf_exp.  Both together within 0.5 ulp: lo
+ * is what 1 + p drops, or all of a subnormal result. */
+static inline NAME(LfPair) NAME(lf_exp_neg_pair)(T x)
+{
+    const T magic = T_MAGIC + T_BIAS;
+    T s = x * T_LOG2E + magic, n = s - magic;
+    T r = (x - n * T_LN2_HI) - n * T_LN2_LO, p = r + NAME(lf_exp_tail)(r), y = R(1.0) + p;
+    T power = REAL(BITS(s) << T_MANT); /* 1 <= n + T_BIAS <= T_BIAS from EXP_NORMAL on */
+    T low = y * REAL((BITS(s) + 64) << T_MANT) * R(0x1p-64);
+    low = x < EXP_LO ? 0 : low;
+    return (NAME(LfPair)){x < EXP_NORMAL ? 0 : y * power, x < EXP_NORMAL ? low : ((R(1.0) - y) + p) * power};
+}
+
+static inline T NAME(lf_exp_neg)(T x) { return NAME(lf_exp_neg_pair)(x).hi; }
+
+/* exp(x), all reals, cheaper: 0 below EXP_NORMAL + ln2.  Max error: as lf_exp. */
+static inline T NAME(lf_exp_quick)(T x)
+{
+    const T magic = T_MAGIC + T_BIAS - 1;
+    T c = x > EXP_HI ? EXP_HI : x, s = c * T_LOG2E + magic, n = s - magic;
+    T r = (c - n * T_LN2_HI) - n * T_LN2_LO, y = R(1.0) + (r + NAME(lf_exp_tail)(r));
+    y *= REAL(BITS(s) << T_MANT); /* 2^(n-1), for n = 128 as well */
+    return x < EXP_NORMAL + R(0.6931472) ? 0 : y + y;
+}
+
+/* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
 static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
 {
     T x = -a;
@@ -170,25 +181,63 @@ static inline T NAME(lf_log_sum)(T e, T f, T flo)
     return h + (((a - h) + f) + (e * T_LN2_LO + (NAME(lf_log_tail)(f) + flo)));
 }
 
-/* Exponent and mantissa fields of u > 0, normal, in [SQRT_HALF, 2 SQRT_HALF) 2^e: upper bits e + T_BIAS. */
-static inline U NAME(lf_split)(T u) { return BITS(u) + (((U)T_BIAS << T_MANT) - SQRT_HALF); }
+/* u > 0, normal, as (1 + f) 2^e, SQRT_HALF <= 1 + f < 2 SQRT_HALF: upper bits e, signed. */
+static inline U NAME(lf_split)(T u) { return BITS(u) - SQRT_HALF; }
 
-static inline T NAME(lf_exponent)(U split) /* e + T_BIAS, an integer below 2^T_MANT, through the mantissa of 2^T_MANT */
+static inline T NAME(lf_exponent)(U split) /* e */
 {
+#ifdef LF_T_FLOAT
+    return (T)((I)split >> T_MANT);
+#else /* few ISAs convert int64: through the mantissa of 2^T_MANT */
     const T one = (T)((U)1 << T_MANT);
-    return REAL((split >> T_MANT) | BITS(one)) - one;
+    return REAL(((split + ((U)(2 * T_BIAS) << T_MANT)) >> T_MANT) | BITS(one)) - (one + 2 * T_BIAS);
+#endif
+}
+
+static inline T NAME(lf_fraction)(U split) /* f */ { return REAL((split & MANT_MASK) + SQRT_HALF) - R(1.0); }
+
+/* e ln2 + log(1 + f) as hi + lo, hi within 1.4 ulp, both together within 0.5: for losses. */
+static inline NAME(LfPair) NAME(lf_log_parts)(T e, T f)
+{
+    T rest = e * T_LN2_LO + NAME(lf_log_tail)(f), s = f + rest, a = e * T_LN2_HI, hi = a + s;
+    return (NAME(LfPair)){hi, ((a - hi) + s) + ((f - s) + rest)};
+}
+
+#define BEYOND (T_MANT + 1) /* 2^BEYOND times a subnormal number is normal */
+
+/* log(x) for 0 <= x < 1: 0 counts as 2^-150 (double: 2^-1076). */
+static inline NAME(LfPair) NAME(lf_log_unit)(T x)
+{
+    U b = NAME(lf_split)(x * ((U)1 << BEYOND)) - ((U)BEYOND << T_MANT);
+    return NAME(lf_log_parts)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
+}
+
+/* log(x) for 0 < x < inf: finite for any other x. */
+static inline NAME(LfPair) NAME(lf_log_positive)(T x)
+{
+    T u = x < T_MIN ? x * ((U)1 << BEYOND) : x;
+    U b = BITS(u) - (x < T_MIN ? SQRT_HALF + ((U)BEYOND << T_MANT) : SQRT_HALF);
+    return NAME(lf_log_parts)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
+}
+
+/* log(1 - x) for 0 <= x < 1, as lf_log1p, where for such x both differences are exact; finite at 1. */
+static inline NAME(LfPair) NAME(lf_log_complement)(T x)
+{
+    U b = NAME(lf_split)(R(1.0) - x), e = b & ~MANT_MASK;
+    T v = REAL(BITS(x) - e), t = REAL(((U)T_BIAS << T_MANT) - e);
+    return NAME(lf_log_parts)(NAME(lf_exponent)(b), (t - R(1.0)) - v);
 }
 
 /* log(x): -inf at 0, NaN below.
  * Max error: float 0.89 at 0x1.66719p-1 | 0.90 at 0x1.6680b4p-1; double 0.86. */
 static inline T NAME(lf_log)(T x)
 {
-    T u = x < T_MIN ? x * ((U)1 << T_MANT) : x;
-    T bias = x < T_MIN ? (T)(T_BIAS + T_MANT) : (T)T_BIAS;
-    U b = NAME(lf_split)(u);
-    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - bias, REAL((b & MANT_MASK) + SQRT_HALF) - R(1.0), 0);
-    y = x < T_INF ? y : x;
-    return x > 0 ? y : x == 0 ? -T_INF : T_NAN;
+    T u = x < T_MIN ? x * ((U)1 << BEYOND) : x;
+    U b = BITS(u) - (x < T_MIN ? SQRT_HALF + ((U)BEYOND << T_MANT) : SQRT_HALF);
+    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b), NAME(lf_fraction)(b), 0);
+    y = x == 0 ? -T_INF : y;
+    y = x < 0 ? T_NAN : y;
+    return x < T_INF ? y : x;
 }
 
 /* log(1 + x): -inf at -1, NaN below; relative accuracy near 0 (but +0 for -0).
@@ -198,13 +247,14 @@ static inline T NAME(lf_log)(T x)
 static inline T NAME(lf_log1p)(T x)
 {
     U b = NAME(lf_split)(R(1.0) + x), e = b & ~MANT_MASK;
-    T v = REAL(BITS(x) - e + ((U)T_BIAS << T_MANT)); /* 2^-e x; e = 0 where x is small enough to be subnormal */
-    T t = REAL(((U)(2 * T_BIAS) << T_MANT) - e);     /* 2^-e */
-    t = x > 4 / T_EPS ? 0 : t;                       /* lost against 1, and not a normal number for the largest x */
+    T v = REAL(BITS(x) - e);               /* 2^-e x; e = 0 where x is small enough to be subnormal */
+    T t = REAL(((U)T_BIAS << T_MANT) - e); /* 2^-e */
+    t = x > 4 / T_EPS ? 0 : t;             /* lost against 1, and not a normal number for the largest x */
     T a = t - R(1.0), f = a + v, flo = (a - f) + v;
-    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b) - T_BIAS, f, flo);
-    y = x < T_INF ? y : x;
-    return x > -1 ? y : x == -1 ? -T_INF : T_NAN;
+    T y = NAME(lf_log_sum)(NAME(lf_exponent)(b), f, flo);
+    y = x == -1 ? -T_INF : y;
+    y = x < -1 ? T_NAN : y;
+    return x < T_INF ? y : x;
 }
 
 /* log(1 + t) for a pair 0 <= t <= 1: above sqrt2 - 1 it is ln2 + log(1 + (t - 1)/2), what t - 1 drops going into flo. */
@@ -267,7 +317,7 @@ static inline T NAME(lf_product_error)(T a, T b, T p)
 static inline NAME(LfPair) NAME(lf_log_pair)(T x)
 {
     U b = NAME(lf_split)(x);
-    T e = NAME(lf_exponent)(b) - T_BIAS, f = REAL((b & MANT_MASK) + SQRT_HALF) - R(1.0);
+    T e = NAME(lf_exponent)(b), f = NAME(lf_fraction)(b);
     T g = R(0.5) * f, q = f * g, qlo = NAME(lf_product_error)(f, g, q);
     T a = e * T_LN2_HI, h = a + f, s = h - q;
     T rest = NAME(lf_log_tail)(f) + q;
@@ -382,4 +432,5 @@ static inline T NAME(lf_lgamma)(T x)
 #undef EXP_NORMAL
 #undef SQRT_HALF
 #undef MANT_MASK
+#undef BEYOND
 #undef LGAMMA_SHIFT
