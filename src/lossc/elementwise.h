@@ -315,7 +315,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
             NAME(elem_by_weight)(j, &f, i, n, out[0]);
         if (factors && (full || map))
             sum += NAME(elem_weigh)(j, &f, n, full, out);
-        else if (i + n == end || (i + n) % LF_ELEM_BLOCK == 0) {
+        else if (i + n == end || (i + n - start) % LF_ELEM_BLOCK == 0) {
             sum += T_TOTAL(acc);
             memset(acc, 0, sizeof acc);
         }

@@ -34,7 +34,10 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     cdef double here[96]
     cdef void *memory = <void *>here
     cdef bint want_sum = job.sum != NULL
-    job.block = LF_ELEM_BLOCK * (1 + (job.size - 1) // (LF_ELEM_BLOCK * LF_ELEM_BLOCKS)) if job.size else LF_ELEM_BLOCK
+    job.block = LF_ELEM_BLOCK
+    if job.size > LF_ELEM_SHARES * LF_ELEM_BLOCK:
+        blocks = min(LF_ELEM_BLOCKS, job.size // (LF_ELEM_SHARES * LF_ELEM_BLOCK) * LF_ELEM_SHARES)
+        job.block = ((job.size + blocks - 1) // blocks + 31) // 32 * 32
     blocks = (job.size + job.block - 1) // job.block
     if blocks > 32:
         memory = malloc(blocks * 24)
@@ -44,7 +47,7 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        run_elements(job, blocks, threads_for(blocks, 9))
+        run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
         totals.sum = ordered_sum(job.sum, blocks) if want_sum else 0
         totals.mass = ordered_sum(job.mass, blocks) if want_mass else 0
         totals.bad = -1

@@ -611,10 +611,9 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
  * e = inf wins over y x = inf; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
-    T e = NAME(lf_exp_quick)(x), yx = NAME(lf_times)(y, x);
-    yx = e > T_MAX ? 0 * y : yx;
+    T e = NAME(lf_exp_quick)(x), top = NAME(lf_exp_clamp)(x), yx = y == 0 ? 0 : y * top;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
-    T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, x, yx));
+    T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, top, yx));
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = e - y, .gy = -x, .hx = e};
 }
 

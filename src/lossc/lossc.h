@@ -33,14 +33,15 @@ typedef struct {
 
 /* ---- elementwise losses ------------------------------------------------------------------------------------------------------------ */
 
-#define LF_ELEM_BLOCKS 1024 /* at most, whatever the size */
-#define LF_ELEM_BLOCK 4096  /* elements at least: a block is the least multiple that leaves so few */
+#define LF_ELEM_BLOCK 4096  /* elements of a block, at least; and of a run that is summed on its own within it */
+#define LF_ELEM_SHARES 8    /* number of blocks: a multiple of this, to divide among threads */
+#define LF_ELEM_BLOCKS 1024 /* and at most this */
 #define LF_ELEM_PIECE 16384 /* of a run that is summed into one element of a gradient */
 
 typedef struct {
     int loss, wide; /* id of losses.def; wide: compute in double */
     int ndim;
-    ptrdiff_t block;                  /* elements: LF_ELEM_BLOCK or a multiple, by size alone */
+    ptrdiff_t block;                  /* elements, by size alone; a multiple of 32 */
     ptrdiff_t shape[LF_MAXDIM], size; /* the broadcast shape, adjacent dimensions merged */
     LfArray in[LF_INPUTS], weight, where, upstream;
     LfArray out, grad[LF_INPUTS + 1], hess; /* grad: by x, y, z and weight */

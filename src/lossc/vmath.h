@@ -101,11 +101,13 @@ static inline NAME(LfPair) NAME(lf_exp_neg_pair)(T x)
 
 static inline T NAME(lf_exp_neg)(T x) { return NAME(lf_exp_neg_pair)(x).hi; }
 
+static inline T NAME(lf_exp_clamp)(T x) /* to where exp is infinite */ { return x > EXP_HI ? EXP_HI : x; }
+
 /* exp(x), all reals, cheaper: 0 below EXP_NORMAL + ln2.  Max error: as lf_exp. */
 static inline T NAME(lf_exp_quick)(T x)
 {
     const T magic = T_MAGIC + T_BIAS - 1;
-    T c = x > EXP_HI ? EXP_HI : x, s = c * T_LOG2E + magic, n = s - magic;
+    T c = NAME(lf_exp_clamp)(x), s = c * T_LOG2E + magic, n = s - magic;
     T r = (c - n * T_LN2_HI) - n * T_LN2_LO, y = R(1.0) + (r + NAME(lf_exp_tail)(r));
     y *= REAL(BITS(s) << T_MANT); /* 2^(n-1), for n = 128 as well */
     return x < EXP_NORMAL + R(0.6931472) ? 0 : y + y;
