@@ -68,7 +68,7 @@ class _Array:
     def decode(self, block):
         """What `read` returned in native byte order, bfloat16 widened to float32 (exactly, so that ml_dtypes is not needed)."""
         if self._bfloat16:
-            wide = block.view(np.uint16).astype(np.uint32)
+            wide = (block if block.dtype.isnative else block.byteswap()).view(np.uint16).astype(np.uint32)
             wide <<= 16
             return wide.view(np.float32)
         return block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))

@@ -14,7 +14,7 @@ cdef inline int dtype_code(cnp.ndarray a):
     if num == cnp.NPY_FLOAT32 or num == cnp.NPY_INT64:
         return (LF_F32 if num == cnp.NPY_FLOAT32 else LF_I64) if cnp.PyArray_ISNOTSWAPPED(a) else -1
     if num >= NPY_USERDEF or num == cnp.NPY_VOID:
-        return LF_BF16 if is_bfloat16(a, num) else -1
+        return LF_BF16 if is_bfloat16(a, num) and cnp.PyArray_ISNOTSWAPPED(a) else -1
     if not cnp.PyArray_ISNOTSWAPPED(a):
         return -1
     if num == cnp.NPY_FLOAT64:
@@ -67,7 +67,7 @@ cdef cnp.ndarray as_array(object x, str name):
         if type(a) is not np.ndarray:
             a = a.view(np.ndarray)
     if dtype_code(a) < 0:
-        if a.dtype.kind in "fiu" and not a.dtype.isnative and a.dtype.itemsize <= 8:
+        if (a.dtype.kind in "fiu" or is_bfloat16(a, cnp.PyArray_TYPE(a))) and not a.dtype.isnative and a.dtype.itemsize <= 8:
             a = a.astype(a.dtype.newbyteorder("="))
         else:
             raise TypeError(f"{name}: expected a real array ({FLOATS}, or integers), got dtype {a.dtype}")
@@ -127,8 +127,23 @@ cdef tuple shape_of(cnp.ndarray a):
     return tuple([cnp.PyArray_DIM(a, d) for d in range(cnp.PyArray_NDIM(a))])
 
 
-cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tuple others):
-    """An output array given by the user: of the right shape and dtype, writeable, and not overlapping what is read."""
+cdef bint may_touch_itself(cnp.ndarray a):
+    """Whether elements may share memory: false where each dimension steps over all that the dimensions of smaller steps reach."""
+    cdef Py_ssize_t reach = cnp.PyArray_ITEMSIZE(a)
+    if cnp.PyArray_SIZE(a) < 2:
+        return False
+    for step, n in sorted([(abs(s), n) for s, n in zip((<object>a).strides, (<object>a).shape) if n > 1]):
+        if step < reach:
+            return True
+        reach += step * (n - 1)
+    return False
+
+
+cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tuple others, bint in_place=False):
+    """An output array given by the user: of the right shape and dtype, writeable, and apart from the others of the call.
+
+    With `in_place` it may be the first of them: the kernel has then read what it overwrites, and reads it no more.
+    """
     if type(out) is not np.ndarray:
         raise TypeError(f"{name}: expected an ndarray to write into, got {type(out).__name__}")
     if out.shape != shape:
@@ -137,15 +152,17 @@ cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tupl
         raise TypeError(f"{name}: expected dtype {np.dtype(dtype)}, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{name}: is read-only")
-    if out.size > 1 and any(n > 1 and s == 0 for n, s in zip(out.shape, out.strides)):
-        raise ValueError(f"{name}: several of its elements share memory (strides {out.strides})")
-    for other in others:
+    if may_touch_itself(out):
+        raise ValueError(f"{name}: several of its elements may share memory (strides {out.strides})")
+    for i, other in enumerate(others):
         if other is None or not np.may_share_memory(out, other):
             continue
-        if out.ctypes.data == other.ctypes.data and out.shape == other.shape and out.strides == other.strides and out.dtype == other.dtype:
+        if (in_place and i == 0 and out.ctypes.data == other.ctypes.data and out.shape == other.shape and out.strides == other.strides
+                and out.dtype == other.dtype):
             continue
         if np.shares_memory(out, other, max_work=10_000_000):
-            raise ValueError(f"{name}: overlaps an array that is read; give the very same array, or one apart from it")
+            raise ValueError(f"{name}: overlaps another array of the call; give "
+                             f"{'the very same array as the input, or ' if in_place else ''}one apart from the others")
     return out
 
 

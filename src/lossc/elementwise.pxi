@@ -227,7 +227,7 @@ cdef class Elementwise:
         cdef int slot, d
         cdef double denominator, scale = 1, value
         cdef bint reduced = mode != 0, weighted_mean
-        cdef tuple shape, reads = (ax, ay, az, aw), grads = ()
+        cdef tuple shape, grads = ()
         if where is not None:
             am = as_array(where, "where")
             if dtype_code(am) != LF_BOOL:
@@ -286,14 +286,15 @@ cdef class Elementwise:
 
         if not reduced:
             dtype, full = np.float64 if job.wide else np.float32, leading(shape) if self.row_mean else shape
-            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, reads)
+            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au),
+                                                                                      request is None and not self.row_mean)
             describe(&base.out, None if self.row_mean else ao, base.ndim)
             base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
         elif out is not None:
             raise ValueError("out: only with reduction='none'")
         folds = []
         if request is not None:
-            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, aw)
+            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
         job[0] = base
         job.sum = <double *>1 if reduced else NULL
         self.merged(job)
@@ -351,18 +352,18 @@ cdef class Elementwise:
         return shape
 
     cdef tuple bind_gradients(self, Request request, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
-                              bint lifted, cnp.ndarray aw):
-        """Gradient arrays; those of broadcast arguments are left for a pass of their own."""
+                              bint lifted, tuple arrays):
+        """Gradient arrays; those of broadcast arguments are left for a pass of their own. `arrays`: the inputs, weight, mask, upstream and out."""
         cdef list grads = [], folds = []
         cdef int slot, i
-        cdef cnp.ndarray g, a
+        cdef cnp.ndarray g, a, aw = arrays[3]
         for i, name in enumerate(request.names):
             slot = 3 if name == "weight" and "weight" not in self.args else self.args.index(name) if name in self.args else -1
             a = None if slot < 0 else (ax, ay, az, aw)[slot]
             if a is None:
                 known = ", ".join(self.args + (("weight",) if aw is not None else ()))
                 raise ValueError(f"argnums: {name} is not an array argument of this call; there is {known}")
-            g = gradient_array(request, i, a, name, (ax, ay, az, aw))
+            g = gradient_array(request, i, a, name, arrays, slot == 0 and not (self.row_mean and arrays[6] is not None))
             grads.append(g)
             if lifted and slot == 2:
                 g, a = g[..., None], a[..., None]
@@ -377,7 +378,7 @@ cdef class Elementwise:
                 raise TypeError(f"f: {self.name} has no Hessian here")
             if shape_of(ax) != shape:
                 raise ValueError(f"{self.args[0]}: expected the broadcast shape {shape} for a Hessian, got {shape_of(ax)}")
-            g = gradient_array(request, len(request.names), ax, self.args[0], (ax, ay, az, aw))
+            g = gradient_array(request, len(request.names), ax, self.args[0], arrays)
             describe(&base.hess, g, base.ndim)
             grads.append(g)
         return tuple(grads), folds

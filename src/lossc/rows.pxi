@@ -234,7 +234,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if out is not None:
         if mode != 0:
             raise ValueError("out: only with reduction='none'")
-        ao = check_out(out, "out", positions_shape(ax, ax_axis), np.float64 if wide else np.float32, (ax, at, aw))
+        ao = check_out(out, "out", positions_shape(ax, ax_axis), np.float64 if wide else np.float32, (ax, at, aw, am, au))
 
     # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
     # denominator first.
@@ -255,9 +255,9 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         fill_array(&job.out, ao, dtype_code(ao), job.ndim)
     job.rows = rows_per_block(job.n, job.c, False)
     if request is not None:
-        grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis)
+        grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis, (ax, at, aw, am, au, ao))
         if request.hessian:
-            grads[0].append(cross_entropy_hessian(&job, gradient_array(request, 1, ax, "input", (ax, at, aw)), ax, at, weight, ax_axis))
+            grads[0].append(cross_entropy_hessian(&job, gradient_array(request, 1, ax, "input", (ax, at, aw, am, au, ao)), ax, at, weight, ax_axis))
     merge_rows(&job)
     run_rows(&job, &totals, False)
     if totals.bad >= 0:
@@ -291,7 +291,8 @@ cdef int64_t ignored_label(object ignore_index) except? -7:
     return ignore_index.__index__() if type(ignore_index) is not int else ignore_index
 
 
-cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, cnp.ndarray aw, object weight, int axis):
+cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, cnp.ndarray aw, object weight, int axis,
+                             tuple arrays):
     """[gradient arrays, (weight gradient, sums by block and class)]"""
     cdef list grads = []
     cdef cnp.ndarray g
@@ -299,13 +300,13 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
     sums = None
     for i, name in enumerate(request.names):
         if name == "input":
-            g = gradient_array(request, i, ax, name, (ax, at, aw))
+            g = gradient_array(request, i, ax, name, arrays, True)
             row_array(&job.gx, g, dtype_code(g), axis, &job.gxc[0])
         elif name == "target" and job.op == LF_CE_PROB:
-            g = gradient_array(request, i, at, name, (ax, at, aw))
+            g = gradient_array(request, i, at, name, arrays)
             row_array(&job.gt, g, dtype_code(g), axis, &job.gtc[0])
         elif name == "weight" and aw is not None:
-            g = gradient_array(request, i, as_array(weight, "weight"), name, (ax, at, aw))
+            g = gradient_array(request, i, as_array(weight, "weight"), name, arrays)
             job.rows = rows_per_block(job.n, job.c, True)
             sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
             job.gw = <double *>cnp.PyArray_DATA(<cnp.ndarray>sums)
@@ -353,7 +354,7 @@ def softmax(object input, object axis, object out, bint log):
         ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
     else:
         own = ax.dtype if is_float(code) and isinstance(out, np.ndarray) and out.dtype == ax.dtype else None
-        ao = check_out(out, "out", shape_of(ax), own or (np.float64 if wide else np.float32), (ax,))
+        ao = check_out(out, "out", shape_of(ax), own or (np.float64 if wide else np.float32), (ax,), request is None)
     row_array(&job.out, ao, dtype_code(ao), ax_axis, &job.oc[0])
     job.stream = cnp.PyArray_NBYTES(ao) > STREAM_BYTES
     if request is not None:
@@ -363,7 +364,7 @@ def softmax(object input, object axis, object out, bint log):
         check_broadcast(au, shape_of(ax), "grad_output")
         au = np.broadcast_to(au, shape_of(ax))
         row_array(&job.t, au, dtype_code(au), ax_axis, &job.tc[0])
-        g = gradient_array(request, 0, ax, "input", (ax, au))
+        g = gradient_array(request, 0, ax, "input", (ax, au, ao), True)
         row_array(&job.gx, g, dtype_code(g), ax_axis, &job.gxc[0])
         job.scale = -1 if log else 1
     if job.n and job.c:
@@ -399,7 +400,9 @@ def logsumexp(object input, object axis, bint keepdims, object out):
     if request is not None:
         if request.hessian or request.names != ("input",):
             raise ValueError(f"argnums: logsumexp has one argument to differentiate by, input, got {', '.join(request.names)}")
-        g = gradient_array(request, 0, ax, "input", (ax,))
+        if request.upstream is not None:
+            au = as_array(request.upstream, "grad_output")
+        g = gradient_array(request, 0, ax, "input", (ax, au), True)
         job.gx.data, job.gx.dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)
         job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
     job.n = job.c = 1
@@ -428,11 +431,10 @@ def logsumexp(object input, object axis, bint keepdims, object out):
     if out is None:
         ao = fresh(k, <cnp.npy_intp *>shape, wide)
     else:
-        ao = check_out(out, "out", tuple([shape[d] for d in range(k)]), np.float64 if wide else np.float32, (ax,))
+        ao = check_out(out, "out", tuple([shape[d] for d in range(k)]), np.float64 if wide else np.float32, (ax, g, au))
     flat = ao.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else ao
     fill_array(&job.out, flat, dtype_code(ao), job.ndim)
-    if request is not None and request.upstream is not None:
-        au = as_array(request.upstream, "grad_output")
+    if au is not None:
         check_broadcast(au, shape_of(ao), "grad_output")
         au = np.broadcast_to(au, shape_of(ao))
         flat = au.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else au

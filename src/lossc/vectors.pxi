@@ -152,7 +152,7 @@ cdef class VectorLoss:
         if where is not None:
             am = as_array(where, "where")
             mask_array(&job.where, am, shape)
-        reads = tuple(arrays) + (at, aw)
+        reads = tuple(arrays) + (at, aw, am)
         if request is not None:
             if request.hessian and not self.hessian:
                 raise TypeError(f"f: {self.name} has no Hessian here")
@@ -164,10 +164,11 @@ cdef class VectorLoss:
                 scale = upstream_scalar(request)
         if mode == 0:
             dtype = np.float64 if wide else np.float32
-            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads)
+            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads + (au,))
             fill_array(&job.out, ao, dtype_code(ao), job.ndim)
         elif out is not None:
             raise ValueError("out: only with reduction='none'")
+        reads += (au, ao)
 
         # Labels are checked before anything is written to an array of the user's, and a mean's gradient needs the denominator first.
         if request is not None or out is not None:
