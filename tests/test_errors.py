@@ -436,6 +436,22 @@ OVERLAPS = [
     ("cross_entropy grad_out over the weight", "grad_out", lambda a, b: VG(CE)(TEN, np.zeros(10, int), a[2], grad_out=b)),
     ("nll_loss grad_out", "grad_out", lambda a, b: VG(NLL)(a, np.zeros(10, int), grad_out=b)),
     ("softmax grad_out over grad_output", "grad_out", lambda a, b: VG(F.softmax)(TEN, grad_output=a, grad_out=b)),
+    ("cross_entropy grad_out over grad_output", "grad_out", lambda a, b: VG(CE)(TEN, np.zeros(10, int), reduction="none", grad_output=a[:, 0], grad_out=b)),
+    ("cross_entropy grad_out over out", "grad_out", lambda a, b: VG(CE)(TEN, np.zeros(10, int), reduction="none", out=a[:, 0], grad_out=b)),
+    ("cross_entropy Hessian over the input", "grad_out", lambda a, b: lf.value_grad_hess(CE)(a, np.zeros(10, int), grad_out=(TEN.copy(), a))),
+    ("logsumexp grad_out over grad_output", "grad_out", lambda a, b: VG(F.logsumexp)(TEN, grad_output=a[:, 0], grad_out=b)),
+    ("logsumexp out over grad_out", "out", lambda a, b: VG(F.logsumexp)(TEN, out=a[:, 0], grad_out=b)),
+    ("mse_loss gradients over the inputs", "grad_out", lambda a, b: VG(F.mse_loss, (0, 1))(a, TEN, grad_out=(a, TEN.copy()))),
+    ("mse_loss grad_out over the target", "grad_out", lambda a, b: VG(F.mse_loss, "target")(TEN, a, grad_out=a)),
+    ("mse_loss grad_out over the weight", "grad_out", lambda a, b: VG(F.mse_loss)(TEN, TEN, weight=a, grad_out=a)),
+    ("mse_loss grad_out over grad_output", "grad_out", lambda a, b: VG(F.mse_loss)(TEN, TEN, reduction="none", grad_output=a, grad_out=a)),
+    ("mse_loss grad_out over out", "grad_out", lambda a, b: VG(F.mse_loss)(TEN, TEN, reduction="none", out=a, grad_out=a)),
+    ("mse_loss Hessian over the input", "grad_out", lambda a, b: lf.value_grad_hess(F.mse_loss)(a, TEN, grad_out=(a, TEN.copy()))),
+    ("wasserstein_loss grad_out over grad_output", "grad_out",
+     lambda a, b: VG(F.wasserstein_loss)(TEN, TEN, reduction="none", grad_output=a[:, 0], grad_out=b)),
+    ("multi_margin_loss out over the weight", "out",
+     lambda a, b: F.multi_margin_loss(np.eye(2), [0, 1], weight=a[0].view(float), reduction="none", out=a[0].view(float))),
+    ("multilabel_margin_loss grad_out over the input", "grad_out", lambda a, b: VG(F.multilabel_margin_loss)(a, np.zeros((10, 4), int), grad_out=a)),
     ("two gradients over each other", "grad_out", lambda a, b: VG(CE, argnums=(0, 1))(TEN, TEN + 1, grad_out=(a, b))),
 ]  # fmt: skip
 
@@ -446,6 +462,36 @@ def test_overlapping_outputs_are_refused(name, call):
     before = memory.copy()
     check(ValueError, [name, "overlaps"], lambda: call(a, b))
     assert (memory == before).all()
+
+
+IN_PLACE = [
+    ("softmax", lambda x, **more: F.softmax(x, **more), "out"),
+    ("log_softmax of columns", lambda x, **more: F.log_softmax(x, axis=0, **more), "out"),
+    ("sigmoid", lambda x, **more: F.sigmoid(x, **more), "out"),
+    ("cross_entropy", lambda x, **more: VG(CE)(x, np.arange(len(x)) % 40, **more)[1], "grad_out"),
+    ("logsumexp", lambda x, **more: VG(F.logsumexp)(x, axis=0, **more)[1], "grad_out"),
+    ("softmax gradient", lambda x, **more: VG(F.softmax)(x, grad_output=np.arange(float(x.size)).reshape(x.shape), **more)[1], "grad_out"),
+    ("mse_loss", lambda x, **more: VG(F.mse_loss)(x, np.ones(x.shape, x.dtype), **more)[1], "grad_out"),
+    ("weighted bce", lambda x, **more: VG(F.binary_cross_entropy_with_logits)(x, np.ones(x.shape), np.full(x.shape, 3.0), **more)[1], "grad_out"),
+    ("gaussian_nll_loss of each", lambda x, **more: VG(F.gaussian_nll_loss)(x, x + 1, np.ones(x.shape[1]), reduction="none", **more)[1], "grad_out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [40, 1100])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("call, name", [pytest.param(c, n, id=why) for why, c, n in IN_PLACE])
+def test_the_input_may_be_overwritten(call, name, columns, transposed):
+    x = np.random.default_rng(0).standard_normal((70, columns)).astype(np.float32)
+    x = np.asfortranarray(x) if transposed else x
+    expected = call(x.copy(order="K"))
+    assert call(x, **{name: x}) is x
+    assert x.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("strides", [(8, 8), (0, 8), (16, 8), (-8, 8)])
+def test_outputs_that_touch_themselves_are_refused(strides):
+    out = np.lib.stride_tricks.as_strided(np.zeros(40)[20:], (2, 3), strides)
+    check(ValueError, ["out", "share memory", str(strides)], lambda: F.sigmoid(np.zeros((2, 3)), out=out))
 
 
 # ---- elementwise losses ---------------------------------------------------------------------------------------------

@@ -291,20 +291,33 @@ def _sequences(tokens, lengths, name):
     """Rows of int64 tokens, their lengths, and whether they are a batch."""
     if isinstance(tokens, str):
         tokens = [ord(c) for c in tokens]
-    elif lengths is None and isinstance(tokens, (list, tuple)) and tokens and not hasattr(tokens[0], "__index__"):
-        rows = [_sequences(row, None, name)[0][0] for row in tokens]
+    elif lengths is None and isinstance(tokens, (list, tuple)) and tokens and (isinstance(tokens[0], np.ndarray) or not hasattr(tokens[0], "__index__")):
+        rows = [_sequence(row, name) for row in tokens]
         lengths = np.array([len(row) for row in rows])
         padded = np.full((len(rows), lengths.max()), -1, np.int64)
         for row, to in zip(rows, padded):
             to[: len(row)] = row
         return padded, lengths, True
-    array = np.asarray(tokens)
+    try:
+        array = np.asarray(tokens)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected one sequence or rows of them: {error}") from error
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer tokens or strings, got dtype {array.dtype}")
+    if array.dtype == np.uint64 and (array >> 63).any():
+        raise ValueError(f"{name}: {array[array >> 63 > 0].flat[0]} is out of range for 64-bit integers")
     if array.ndim not in (1, 2):
         raise ValueError(f"{name}: expected one sequence or rows of them, got shape {array.shape}")
     rows = np.ascontiguousarray(np.atleast_2d(array), np.int64)
     return rows, rows.shape[1] if lengths is None else lengths, array.ndim == 2
+
+
+def _sequence(tokens, name):
+    """One sequence of a list of them."""
+    rows, _, batch = _sequences(tokens, None, name)
+    if batch:
+        raise ValueError(f"{name}: expected a sequence of tokens in each row, got rows of rows")
+    return rows[0]
 
 
 def _distances(hypotheses, references, hypothesis_lengths, reference_lengths):

@@ -1,5 +1,7 @@
 """What `evaluate` makes of a CTC model's outputs: each utterance's loss, whether its labels fit its frames, and how far off the decoded labels are."""
 
+import operator
+
 import numpy as np
 
 import lossfast.functional as F
@@ -16,7 +18,7 @@ class ByUtterance:
     """
 
     def __init__(self, function, logits, targets, *, input_lengths=None, target_lengths=None, blank=0, batch_first=False):
-        self._function, self._logits, self._targets, self._blank = function, logits, targets, blank
+        self._function, self._logits, self._targets, self._blank = function, logits, targets, operator.index(blank)
         ndim = len(logits.shape)
         if ndim not in (2, 3):
             raise ValueError(f"{logits.name}: expected logits of shape (T, N, C), or (T, C) for one utterance; got shape {logits.shape}")
@@ -33,7 +35,7 @@ class ByUtterance:
         self._ends = np.cumsum(self._labels)
         if not self._padded and self._ends[-1:].sum() != targets.shape[0]:
             raise ValueError(f"{targets.name}: expected as many labels as target_lengths sum up to, {self._ends[-1:].sum()}; got {targets.shape[0]}")
-        self.options = {"input_lengths": frames_from, "target_lengths": labels_from, "blank": blank, "batch_first": batch_first}
+        self.options = {"input_lengths": frames_from, "target_lengths": labels_from, "blank": self._blank, "batch_first": bool(batch_first)}
 
     def _check_targets(self, count):
         targets = self._targets

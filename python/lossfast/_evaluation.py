@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -153,6 +154,9 @@ def evaluate(
     """
     if loss not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}; got {loss!r}")
+    for name, count, least in (("worst", worst, 0), ("memory", memory, 1)):
+        if operator.index(count) < least:
+            raise ValueError(f"{name}: expected at least {least}, got {count}")
     entry = LOSSES[loss]
     for name in options:
         if name not in entry.options:

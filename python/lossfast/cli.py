@@ -110,17 +110,26 @@ def _plot(arguments, options, result, tokens):
 
 
 def _read_tokens(path):
-    """What each class stands for: the lines of a text file, or an array of strings in an .npz file, FILE.npz:NAME."""
-    archive, _, member = path.rpartition(":")
-    if not archive or os.path.exists(path):
-        with open(path, encoding="utf-8") as lines:
-            return [line.rstrip("\n") for line in lines]
+    """What each class stands for: the lines of a text file, or an array of strings in an .npy file or an .npz file, FILE.npz:NAME."""
     import numpy as np
 
-    with np.load(archive) as arrays:
-        if member not in arrays or arrays[member].dtype.kind != "U":
-            raise ValueError(f"{path}: expected an array of strings; it holds {', '.join(arrays)}")
-        return arrays[member].tolist()
+    file, _, member = (path, "", "") if os.path.exists(path) else path.rpartition(":")
+    if not file.endswith((".npy", ".npz")):
+        try:
+            with open(path, encoding="utf-8") as lines:
+                return [line.rstrip("\n") for line in lines]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected lines of UTF-8 text: {error}") from error
+    try:
+        found = np.load(file)
+        arrays = {member: found} if isinstance(found, np.ndarray) else dict(found)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in any of a parser's ways
+        raise ValueError(f"{path}: {error}") from error
+    if member not in arrays or arrays[member].dtype.kind != "U" or arrays[member].ndim != 1:
+        raise ValueError(f"{path}: expected an array of strings, FILE.npy or FILE.npz:NAME; there is {', '.join(filter(None, arrays)) or 'none'}")
+    return arrays[member].tolist()
 
 
 # --- Arguments

@@ -1,6 +1,7 @@
 """Losses as classes of torch.nn's names, with torch's constructor arguments: a function of lossfast.functional and its options."""
 
 import inspect
+import operator
 import warnings
 
 import numpy as np
@@ -67,9 +68,14 @@ class Loss:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
 
+def _classes_of(weight):
+    """How many classes a probe has: as many as weights, where there are any."""
+    return 2 if weight is None else np.size(weight) or 1
+
+
 class _ClassLoss(Loss):
     def probe(self):
-        return np.zeros((1, 2 if self.weight is None else np.size(self.weight))), np.zeros(1, np.intp)
+        return np.zeros((1, _classes_of(self.weight))), np.zeros(1, np.intp)
 
 
 class CrossEntropyLoss(_ClassLoss):
@@ -102,6 +108,17 @@ class NLLLoss(_ClassLoss):
     options = {"weight": None, "size_average": None, "ignore_index": -100, "reduce": None, "reduction": "mean"}
 
 
+def _classes_with(blank):
+    """How many classes a probe needs to have this one."""
+    try:
+        blank = operator.index(blank)
+    except TypeError:
+        raise TypeError(f"blank: expected an integer, got {blank!r}") from None
+    if blank >= 1 << 24:
+        raise ValueError(f"blank: expected a class, got {blank}")
+    return max(blank + 1, 1)
+
+
 class CTCLoss(Loss):
     """Connectionist temporal classification: `lossfast.functional.ctc_loss`.
 
@@ -118,7 +135,7 @@ class CTCLoss(Loss):
     options = {"blank": 0, "reduction": "mean", "zero_infinity": False, "from_logits": False}
 
     def probe(self):
-        return np.zeros((1, 1, max(self.blank + 1, 1))), np.zeros((1, 0), int), 1, 0
+        return np.zeros((1, 1, _classes_with(self.blank))), np.zeros((1, 0), int), 1, 0
 
 
 class RNNTLoss(Loss):
@@ -136,7 +153,7 @@ class RNNTLoss(Loss):
     options = {"blank": -1, "clamp": -1, "reduction": "mean", "fused_log_softmax": True}
 
     def probe(self):
-        return np.zeros((1, 1, 1, max(self.blank + 1, 1))), np.zeros((1, 0), int), 1, 0
+        return np.zeros((1, 1, 1, _classes_with(self.blank))), np.zeros((1, 0), int), 1, 0
 
 
 class _WeightedLoss(Loss):
@@ -502,7 +519,7 @@ class MultiMarginLoss(Loss):
     options = {"p": 1, "margin": 1.0, "weight": None, "size_average": None, "reduce": None, "reduction": "mean"}
 
     def probe(self):
-        return np.zeros((1, 2 if self.weight is None else np.size(self.weight))), np.zeros(1, int)
+        return np.zeros((1, _classes_of(self.weight))), np.zeros(1, int)
 
 
 class MultiLabelMarginLoss(Loss):
@@ -536,7 +553,7 @@ class FocalLoss(Loss):
     options = {"weight": None, "gamma": 2.0, "ignore_index": -100, "reduction": "mean"}
 
     def probe(self):
-        return np.zeros((1, 2 if self.weight is None else np.size(self.weight))), np.full(1, self.ignore_index)
+        return np.zeros((1, _classes_of(self.weight))), np.full(1, self.ignore_index)
 
 
 class CosineEmbeddingLoss(Loss):
@@ -638,4 +655,4 @@ class LinearCrossEntropyLoss(Loss):
     options = {"weight": None, "reduction": "mean", "ignore_index": None, "label_smoothing": 0.0}
 
     def probe(self):
-        return np.zeros((1, 1)), np.zeros((2 if self.weight is None else np.size(self.weight), 1)), np.zeros(1, int)
+        return np.zeros((1, 1)), np.zeros((_classes_of(self.weight), 1)), np.zeros(1, int)

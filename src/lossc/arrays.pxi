@@ -144,7 +144,7 @@ cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tupl
 
     With `in_place` it may be the first of them: the kernel has then read what it overwrites, and reads it no more.
     """
-    if type(out) is not np.ndarray:
+    if type(out) is not np.ndarray and not isinstance(out, np.memmap):
         raise TypeError(f"{name}: expected an ndarray to write into, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {out.shape}")

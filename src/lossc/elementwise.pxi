@@ -212,6 +212,8 @@ cdef class Elementwise:
             value = given
         except TypeError:
             raise TypeError(f"{self.limits[i][0]}: expected a number, got {given!r}") from None
+        except OverflowError:
+            value = float("nan")  # an integer beyond every float
         if not self.least[i] <= value <= self.largest[i]:
             raise ValueError(f"{self.limits[i][0]}: expected {self.limits[i][3]}, got {given!r}")
         return value

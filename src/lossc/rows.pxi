@@ -66,12 +66,20 @@ cdef Py_ssize_t rows_per_block(Py_ssize_t n, Py_ssize_t c, bint few) noexcept:
     return rows if rows > 0 else 1
 
 
+cdef object whole_number(object given, str name):
+    """An integer of Python's, NumPy's or anyone's as Python's."""
+    if not isinstance(given, (bool, np.bool_)):
+        try:
+            return operator.index(given)
+        except TypeError:
+            pass
+    raise TypeError(f"{name}: expected an integer, got {given!r}") from None
+
+
 cdef int class_axis(object axis, int ndim, int default) except -1:
-    if axis is None:
+    if axis is None and default >= 0:
         return default
-    if isinstance(axis, (bool, np.bool_)) or not hasattr(axis, "__index__"):
-        raise TypeError(f"axis: expected an integer, got {axis!r}")
-    i = axis.__index__()
+    i = whole_number(axis, "axis")
     if not -ndim <= i < ndim:
         raise ValueError(f"axis: {i} is out of range for {ndim} dimensions")
     return i + ndim if i < 0 else i
@@ -286,9 +294,13 @@ cdef double smoothing_value(object label_smoothing) except -1:
 
 
 cdef int64_t ignored_label(object ignore_index) except? -7:
-    if type(ignore_index) is not int and (isinstance(ignore_index, (bool, np.bool_)) or not hasattr(ignore_index, "__index__")):
-        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
-    return ignore_index.__index__() if type(ignore_index) is not int else ignore_index
+    if type(ignore_index) is int:
+        index = ignore_index
+    else:
+        index = whole_number(ignore_index, "ignore_index")
+    if not -0x8000000000000000 <= index <= 0x7FFFFFFFFFFFFFFF:
+        raise ValueError(f"ignore_index: expected a 64-bit integer, got {ignore_index}")
+    return index
 
 
 cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, cnp.ndarray aw, object weight, int axis,
@@ -347,7 +359,7 @@ def softmax(object input, object axis, object out, bint log):
         if request is not None:
             raise ValueError("input: expected at least one dimension to differentiate by, got 0")
         return result[0]
-    ax_axis = ndim - 1 if axis == -1 else class_axis(axis, ndim, ndim - 1)
+    ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim, -1)
     open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
     job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
     if out is None:

@@ -35,7 +35,7 @@ def _default_threads():
     if not LF_OPENMP:
         return 1
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if limit.isdigit() and int(limit) > 0:
+    if limit.isascii() and limit.isdigit() and int(limit) > 0:
         return min(int(limit), 4096)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
