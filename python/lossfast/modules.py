@@ -546,7 +546,7 @@ class FocalLoss(Loss):
     --------
     >>> import lossfast as lf
     >>> lf.FocalLoss(gamma=1.0)([[2.0, 0.0], [0.0, 2.0]], [0, 0])
-    np.float64(0.9442610834993688)
+    np.float64(0.9442610834993687)
     """
 
     function = staticmethod(F.focal_loss)
