@@ -288,8 +288,8 @@ cdef class Elementwise:
 
         if not reduced:
             dtype, full = np.float64 if job.wide else np.float32, leading(shape) if self.row_mean else shape
-            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au),
-                                                                                      request is None and not self.row_mean)
+            in_place = request is None and not self.row_mean
+            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au), in_place)
             describe(&base.out, None if self.row_mean else ao, base.ndim)
             base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
         elif out is not None:
