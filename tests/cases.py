@@ -491,6 +491,8 @@ CASES = [
         hessian=True,
         edges=(
             Edge("overflow", ([1e30, -INF], [1.0, 0.0]), [INF, 0]),
+            Edge("infinite rate", ([INF], [1.0]), [INF], {"log_input": False}, gradient=[1]),
+            Edge("Stirling beyond 2^23", ([8.4e6], [8.4e6]), [8.890809665111444], {"log_input": False, "full": True, "eps": 0.0}, exact=False),
             Edge(
                 "Stirling only above 1",
                 ([0.0, 0.0, 0.0], [0.5, 1.0, 2.0]),
@@ -553,6 +555,14 @@ CASES = [
         edges=(
             Edge("0 log 0", ([0.0, 0.0, 0.5], [0.0, 0.5, 0.0]), [0, 0.25 * np.log(2), 0.25 * np.log(2)], exact=False),
             Edge("equal", ([0.3, 1.0], [0.3, 1.0]), [0, 0], gradient=[0, 0]),
+            Edge("equal and subnormal", ([1e-40, 1e-45], [1e-40, 1e-45]), [0, 0], gradient=[0, 0]),
+            Edge(
+                "subnormal",
+                ([2.0**-128, 0.0], [3 * 2.0**-128, 2.0**-140]),
+                [0.26162407188227399 * 2.0**-128, np.log(2) * 2.0**-141],
+                gradient=[-0.34657359027997264, -INF],
+                exact=False,
+            ),
             Edge("nan", ([NAN, -0.5], [0.5, 0.5]), [NAN, NAN]),
         ),
     ),
@@ -578,6 +588,7 @@ CASES = [
             Edge(
                 "sides and ends", ([1.0, 2.0, 0.0, INF, NAN], [1.0] * 5), [0, 0.75, 0.25, INF, NAN], {"q": 0.25}, gradient=[0, 0.75, -0.25, 0.75, NAN]
             ),
+            Edge("level 0 far below", ([-INF], [0.0]), [0], {"q": 0.0}, gradient=[0]),
         ),
     ),
     Case(
@@ -610,6 +621,9 @@ CASES = [
         ("input", "target", "weight"),
         terms=tweedie_terms,
         hessian=True,
+        edges=(
+            Edge("no target where its factor overflows", ([-60.0], [0.0]), [-2 * np.exp(30)], {"power": 2.5}, gradient=[np.exp(30)], exact=False),
+        ),
     ),
     Case(
         "poisson_deviance",

@@ -1,5 +1,7 @@
 """Losses of real-valued predictions: differences, likelihoods and deviances."""
 
+import numpy as np
+
 from lossfast import _core
 from lossfast._legacy import legacy_reduction
 
@@ -512,7 +514,7 @@ def tweedie_nll_loss(input, target, *, power=1.5, reduction="mean", weight=None,
     input : array_like
         Logarithms of the means, as a boosted or linear model with log link predicts them.
     target : array_like
-        Targets, at least 0 for a power above 0. Different shapes are broadcast, with a UserWarning.
+        Targets, at least 0 for a power above 0 (unchecked for a power of 1, as in `poisson_nll_loss`). Different shapes are broadcast, with a UserWarning.
     power : float, default 1.5
         p: 1 is the Poisson, 2 the gamma distribution, between them masses at 0 and a continuous rest. Not between 0 and 1.
     reduction : {'mean', 'sum', 'none'}
@@ -557,7 +559,7 @@ def tweedie_nll_loss(input, target, *, power=1.5, reduction="mean", weight=None,
 
 def _tweedie_power(power):
     """`power`, refused where there is no distribution of it."""
-    if isinstance(power, (int, float)) and 0 < power < 1:
+    if np.ndim(power) == 0 and np.asarray(power).dtype.kind in "fiu" and 0 < power < 1:
         raise ValueError(f"power: there is no Tweedie distribution of a power between 0 and 1, got {power}")
     return power
 

@@ -211,7 +211,7 @@ LOSS(smooth_l1)
 LOSS(quantile)
 {
     NAME(LfPair) d = NAME(lf_minus)(x, y), over = NAME(lf_less)(1, p, 0);
-    T w = d.hi < 0 ? -p[0] : over.hi, wlo = d.hi < 0 ? -p[LF_PARAMS] : over.lo, v = w * d.hi;
+    T w = d.hi < 0 ? -p[0] : over.hi, wlo = d.hi < 0 ? -p[LF_PARAMS] : over.lo, v = NAME(lf_times)(w, d.hi);
     T c = w * d.lo + (wlo * d.hi + NAME(lf_product_error)(w, d.hi, v));
     T g = d.hi > 0 ? over.hi : d.hi < 0 ? -p[0] : d.hi;
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g};
@@ -291,7 +291,7 @@ LOSS(squared_hinge)
     NAME(LfPair) m = NAME(lf_minus)(1, xy);
     T h = m.hi < 0 ? 0 : m.hi, v = h * h;
     T c = 2 * h * (m.lo - NAME(lf_product_error)(x, y, xy)) + NAME(lf_product_error)(h, h, v);
-    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * h * x, .hx = m.hi < 0 ? 0 : 2 * y * y};
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * NAME(lf_times)(h, x), .hx = m.hi < 0 ? 0 : 2 * y * y};
 }
 
 /* Hinge embedding.  v = x for y = 1, max(0, margin - x) for y = -1; as torch, both are added for any other y. */
@@ -320,7 +320,7 @@ LOSS(soft_margin)
 {
     T u = -x * y;
     NAME(LfLogistic) l = NAME(lf_logistic)(u);
-    return (VG){.v = NAME(lf_softplus)(u), .gx = -y * l.s, .gy = -x * l.s, .hx = y * y * (l.s * l.t)};
+    return (VG){.v = NAME(lf_softplus)(u), .gx = -y * l.s, .gy = NAME(lf_times)(l.s, -x), .hx = y * y * (l.s * l.t)};
 }
 
 /* Binary cross entropy of probabilities.  A = max(log x, -100), B = max(log(1 - x), -100):
@@ -473,9 +473,12 @@ static inline T NAME(lf_js_core)(T z)
 /* Jensen-Shannon, x and y probabilities (Lin 1991).  s = x + y, u = |x - y|/s, M = max, n = min:
  *   v  = (x log(2x/s) + y log(2y/s)) / 2 = s f(u)/4                  gx = log(2x/s)/2,   gy = log(2y/s)/2,   hx = y/(2 x s)
  * for u < 1/2 from f's series, t = (x - y)^2/s: (t + t u^2 (...))/4.  0 for x = y, also 0 = 0; (x + y)/2 log 2 where one is 0; negative x
- * or y: NaN.   0.86 ulp. */
+ * or y: NaN.   0.86 ulp.  v(kx, ky) = k v(x, y): probabilities whose 1/s would overflow are scaled up. */
 LOSS(js_div)
 {
+    I tiny = (x < y ? y : x) < T_TINY;
+    T k = tiny ? 1 / T_TINY : 1, back = tiny ? T_TINY : 1;
+    x *= k, y *= k;
     NAME(LfPair) d = NAME(lf_minus)(x, y), s = NAME(lf_minus)(x, -y);
     T large = x < y ? y : x, small = x < y ? x : y;
     NAME(LfSquareOver) t = NAME(lf_square_over)(d, s);
@@ -491,13 +494,13 @@ LOSS(js_div)
     I close = u < R(0.5), none = (x == 0) & (y == 0);
     T up = NAME(lf_log1p)(u), down = close ? NAME(lf_log1p)(-u) : lb;
     up = none ? 0 : up, down = none ? 0 : down;
-    return (VG){.v = none    ? 0
-                     : close ? near / 4
-                             : far.hi / 2,
-                .c = NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
+    return (VG){.v = back * (none    ? 0
+                             : close ? near / 4
+                                     : far.hi / 2),
+                .c = back * NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
                 .gx = (x < y ? down : up) / 2,
                 .gy = (x < y ? up : down) / 2,
-                .hx = none ? 0 : y * t.r / (2 * x)};
+                .hx = none ? 0 : k * (y * t.r / (2 * x))};
 }
 
 /* What lf_loss_js_div_log's v lacks, in float; c = 0 in double.  With h = D/2 and G = exp((x + y)/2) it is G (h sinh h - cosh h log cosh h), for
@@ -580,8 +583,8 @@ LOSS(gaussian_nll)
 /* Stirling's y log y - y + log(2 pi y)/2 for log(y!), where y > 1, else 0: value, error and derivative. */
 static inline VG NAME(lf_stirling)(T y)
 {
-    T l = NAME(lf_log)(y), h = y + R(0.5), hl = h * l;
-    NAME(LfPair) b = NAME(lf_minus)(y, LOG2PI_HI / 2), v = NAME(lf_minus)(hl, b.hi);
+    T l = NAME(lf_log)(y), h = y + R(0.5), hl = h * l, hlo = (y - h) + R(0.5); /* hlo: all of 1/2 for y beyond 2^23, or 2^52 */
+    NAME(LfPair) b = NAME(lf_minus)(y, LOG2PI_HI / 2 + hlo * l), v = NAME(lf_minus)(hl, b.hi);
     T c = v.lo + (h * NAME(lf_log_rest)(y, l) + NAME(lf_product_error)(h, l, hl) - b.lo + LOG2PI_LO / 2);
     I on = y > 1;
     return (VG){.v = on ? v.hi : 0 * y, .c = on ? c : 0, .gy = on ? l + R(0.5) / y : 0};
@@ -601,7 +604,7 @@ static inline VG NAME(lf_add_stirling)(VG r, T y)
 static inline VG NAME(lf_poisson)(T x, T y, T eps)
 {
     NAME(LfPair) s = NAME(lf_minus)(x, -eps);
-    T l = NAME(lf_log)(s.hi), r = R(1.0) / s.hi, yl = NAME(lf_times)(y, l);
+    T l = NAME(lf_log)(s.hi), r = R(1.0) / s.hi, yl = x > T_MAX ? 0 : NAME(lf_times)(y, l);
     NAME(LfPair) d = NAME(lf_minus)(x, yl);
     T c = d.lo - (NAME(lf_product_error)(y, l, yl) + y * (NAME(lf_log_rest)(s.hi, l) + s.lo * r));
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - y * r, .gy = -l, .hx = y * r * r};
@@ -659,7 +662,7 @@ LOSS(tweedie_nll_log)
     NAME(LfPair) p1 = NAME(lf_less)(1, p, 0), p2 = NAME(lf_less)(2, p, 0);
     NAME(LfPair) a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x);
     a.hi = b.hi > (p2.hi > 0 ? T_MAX : T_INF) ? 0 : a.hi; /* the larger exponential wins where both overflow */
-    b.hi = a.hi > (p2.hi < 0 ? T_MAX : T_INF) ? 0 : b.hi;
+    b.hi = (y != 0) & (a.hi > (p2.hi < 0 ? T_MAX : T_INF)) ? 0 : b.hi;
     T ya = NAME(lf_times)(y, a.hi), va = ya / p1.hi, vb = b.hi / p2.hi;
     NAME(LfPair) v = NAME(lf_minus)(vb, va);
     T alo = NAME(lf_quotient_error)(ya, p1.hi, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya) - va * p1.lo) / p1.hi;

@@ -10,6 +10,7 @@
 #undef T_BIAS
 #undef T_EPS
 #undef T_MIN
+#undef T_TINY
 #undef T_MAX
 #undef T_INF
 #undef T_NAN
@@ -39,6 +40,7 @@
 #define T_BIAS 127
 #define T_EPS 0x1p-23f
 #define T_MIN 0x1p-126f /* smallest normal */
+#define T_TINY 0x1p-60f /* 1/T_TINY times a subnormal is normal */
 #define T_MAX 0x1.fffffep127f
 #define T_INF __builtin_inff()
 #define T_NAN __builtin_nanf("")
@@ -58,6 +60,7 @@
 #define T_BIAS 1023
 #define T_EPS 0x1p-52
 #define T_MIN 0x1p-1022
+#define T_TINY 0x1p-500
 #define T_MAX 0x1.fffffffffffffp1023
 #define T_INF __builtin_inf()
 #define T_NAN __builtin_nan("")
