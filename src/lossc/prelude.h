@@ -65,19 +65,16 @@ static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
 static void lf_load_labels(int64_t *y, const char *src, int dtype, const ptrdiff_t *off, ptrdiff_t n)
 {
 #define LABELS(code, type, value)                                                                                                                    \
-    case code: {                                                                                                                                     \
-        const int run = lf_evenly(off, sizeof(type), n);                                                                                             \
-        for (ptrdiff_t l = 0; run && l < n; l++) {                                                                                                   \
-            type v;                                                                                                                                  \
-            memcpy(&v, src + off[0] + l * (ptrdiff_t)sizeof v, sizeof v);                                                                            \
-            y[l] = value;                                                                                                                            \
-        }                                                                                                                                            \
-        for (ptrdiff_t l = 0; !run && l < n; l++) {                                                                                                  \
+    case code:                                                                                                                                       \
+        for (ptrdiff_t l = 0; l < n; l++) {                                                                                                          \
             type v;                                                                                                                                  \
             memcpy(&v, src + off[l], sizeof v);                                                                                                      \
             y[l] = value;                                                                                                                            \
         }                                                                                                                                            \
-        break;                                                                                                                                       \
+        break;
+    if (dtype == LF_I64 && lf_evenly(off, sizeof *y, n)) {
+        memcpy(y, src + off[0], (size_t)n * sizeof *y);
+        return;
     }
     switch (dtype) {
         LABELS(LF_I8, int8_t, v)

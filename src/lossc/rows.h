@@ -30,6 +30,18 @@ typedef struct {
 
 static inline int NAME(row_far)(T m) { return !(ABS(m) <= T_FAR); }
 
+/* exp(r) - 1 - r, |r| <= 0.35, to what T can tell: for float in double with an error below 2^-34 of exp(r). */
+static inline double NAME(ref_tail)(double r)
+{
+#ifdef LF_T_FLOAT
+    const double r2 = r * r;
+    return r2 * ((0x1.0000003a3a687p-1 + r * 0x1.55555442cbf40p-3) +
+                 r2 * ((0x1.55548d8f90b16p-5 + r * 0x1.11127113aabbbp-7) + r2 * (0x1.6d8d38d3737e5p-10 + r * 0x1.9f086ef1739bcp-13)));
+#else
+    return lf_exp_tail_f64(r);
+#endif
+}
+
 static inline NAME(Ref) NAME(row_ref)(T m)
 {
     const int far = NAME(row_far)(m);
@@ -37,7 +49,7 @@ static inline NAME(Ref) NAME(row_ref)(T m)
     const double r = far ? 0 : ((double)m - (double)N * LF_LN2_HI) - (double)N * LF_LN2_LO; /* |r| <= 0.35 */
     return (NAME(Ref)){.magic = T_MAGIC + (T_SHIFT + T_BIAS - N),
                        .floor = (N - (T_SHIFT + T_BIAS)) * (T)LF_LN2_HI,
-                       .f = (1 + (-r + lf_exp_tail_f64(-r))) * T_UNSHIFT};
+                       .f = (1 + (-r + NAME(ref_tail)(-r))) * T_UNSHIFT};
 }
 
 /* e(x), within 1 ulp; NaN stays NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
@@ -120,20 +132,29 @@ static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, do
         acc[l] += pair[l];
 }
 
+/* The last elements of a run, fewer than LF_LANES; called, not inlined, for size. A NaN for m masks nothing. */
+static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NAME(Ref) ref, T m, double *acc, I *other, T *keep)
+{
+    T pad[LF_LANES];
+    for (int l = 0; l < LF_LANES; l++)
+        pad[l] = l < n ? x[l] : -INFINITY;
+    NAME(run_step)(pad, ref, 1, m, acc, other, keep);
+}
+
 /* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
  * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
 static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count, T *keep)
 {
-    double acc[LF_LANES / 2] = {0};
-    I other[LF_LANES / 2] = {0}, others = 0;
-    T pad[LF_LANES];
+    double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
+    I other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
+    T spare[LF_LANES];
     ptrdiff_t i = 0;
     for (; i + LF_LANES <= n; i += LF_LANES)
         NAME(run_step)(x + i, ref, masked, m, acc, other, masked ? keep + i : NULL);
     if (i < n) {
-        for (int l = 0; l < LF_LANES; l++)
-            pad[l] = l < n - i ? x[i + l] : -INFINITY;
-        NAME(run_step)(pad, ref, masked, m, acc, other, masked ? keep + i : NULL);
+        NAME(run_rest)(x + i, n - i, ref, masked ? m : T_NAN, rest, rest_other, masked ? keep + i : spare);
+        for (int l = 0; l < LF_LANES / 2; l++)
+            acc[l] += rest[l], other[l] += rest_other[l];
         i += LF_LANES;
     }
     if (masked) {
@@ -185,20 +206,17 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
 typedef struct {
     ptrdiff_t first, n; /* positions first .. first + n */
     ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
-    int64_t label[LF_W];            /* class; -1: adds nothing (ignored, masked or bad) */
-    double wt[LF_W];                /* class weight of the label, 0 where the row does not count */
-    T m[LF_W], top[LF_W], xt[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far */
-    T magic[LF_W], floor[LF_W];     /* reference */
-    double f[LF_W], s[LF_W];        /* and S */
-    double mass[LF_W], dot[LF_W];   /* sum of target masses u; sum of u (m - x) */
-    double delta[LF_W], loss[LF_W]; /* log1p(S) */
+    int64_t label[LF_W];                      /* class; -1: adds nothing (ignored, masked or bad) */
+    double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
+    T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
+    T magic[LF_W], floor[LF_W];               /* reference */
+    double f[LF_W], s[LF_W];                  /* and S */
+    double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
+    double delta[LF_W], loss[LF_W];           /* log1p(S) */
     /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p */
     T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W];
     double kd[LF_W];
 } NAME(Rows);
-
-/* Where the label's entry is in a tile; the first class where there is none. */
-static inline ptrdiff_t NAME(row_place)(const NAME(Rows) * r, ptrdiff_t l, ptrdiff_t ld) { return (r->label[l] & ~(r->label[l] >> 63)) * ld + l; }
 
 /* Elements c .. c + n of a row, from or to buf. */
 static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, int put)
@@ -296,12 +314,18 @@ static void NAME(strip_in)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, ptrd
 
 static void NAME(strip_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, const T *strip, ptrdiff_t ld)
 {
+    const ptrdiff_t step = a->stride[j->ndim - 1];
     LfWalk w = lf_walk(j, a, first);
     for (ptrdiff_t i = 0, run; i < n; i += run) {
         char *p = a->data + w.off;
         run = lf_walk_run(j, a, &w, n - i);
-        for (ptrdiff_t c = 0; c < j->c; c++)
-            NAME(lf_store)(p + c * stride[0], a->dtype, a->stride[j->ndim - 1], strip + c * ld + i, run, j->stream);
+        for (ptrdiff_t c = 0; c < j->c; c++, p += stride[0]) {
+            if (j->stream && c + 2 < j->c) { /* lines of which only a part is streamed are read first */
+                __builtin_prefetch(p + 2 * stride[0], 1);
+                __builtin_prefetch(p + 2 * stride[0] + (run - 1) * step, 1);
+            }
+            NAME(lf_store)(p, a->dtype, step, strip + c * ld + i, run, j->stream);
+        }
     }
 }
 
@@ -521,8 +545,12 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
             NAME(group_dot)(x + at, ld, u + at, j->c, r, at);
     }
     if (j->op == LF_CE_INDEX)
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            r->xt[l] = x[NAME(row_place)(r, l, ld)];
+        for (ptrdiff_t l = 0; l < r->n; l++) {
+            const ptrdiff_t y = r->label[l] & ~(r->label[l] >> 63); /* the first class where there is none */
+            r->xt[l] = x[y * ld + l];
+            if (e)
+                r->et[l] = e[y * LF_W + l];
+        }
 }
 
 /* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
@@ -586,7 +614,7 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 }
 
 /* The labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
-static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, const T *p, T *patch)
+static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, T *patch)
 {
     const T *w = j->weight;
     const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
@@ -595,7 +623,7 @@ static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t 
         u[l] = keep * r->wt[l] + (even == 0 || r->label[l] < 0 ? 0 : even * (w ? (double)w[r->label[l]] : 1));
 #pragma omp simd
     for (ptrdiff_t l = first; l < first + n; l++) {
-        const double mass = r->mass[l], s = r->s[l], a = (mass - u[l]) - mass * (s / (1 + s)), b = mass * (double)p[l] - u[l];
+        const double mass = r->mass[l], s = r->s[l], a = (mass - u[l]) - mass * (s / (1 + s)), b = mass * (double)(r->et[l] * r->pf[l]) - u[l];
         patch[l] = (T)(r->kd[l] * (r->xt[l] == r->top[l] ? a : b));
     }
 }
@@ -712,14 +740,15 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             else
                 NAME(emit_grad)(o + c * lo, e + c * LF_W, n, r->pf, r->kmass, 1);
     if (j->op == LF_CE_INDEX) {
-        T p[LF_W] = {0}, patch[LF_W];
+        T patch[LF_W];
+        NAME(rows_patch)(j, r, 0, r->n, patch);
         for (ptrdiff_t l = 0; l < r->n; l++)
-            p[l] = e[NAME(row_place)(r, l, LF_W)] * r->pf[l];
-        NAME(rows_patch)(j, r, 0, r->n, p, patch);
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            o[NAME(row_place)(r, l, lo)] = patch[l];
+            o[(r->label[l] & ~(r->label[l] >> 63)) * lo + l] = patch[l];
     }
+    int64_t skipped = 0;
     for (ptrdiff_t l = 0; l < r->n; l++)
+        skipped |= r->label[l];
+    for (ptrdiff_t l = 0; skipped < 0 && l < r->n; l++)
         for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
             o[c * lo + l] = 0;
     if (o == tile)
@@ -776,10 +805,10 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             if (j->gx.data) {
                 o = NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
-                T p[LF_W], patch[LF_W];
+                T patch[LF_W];
                 if (y >= 0 && y < n) {
-                    p[l] = NAME(row_exp)(x[y], magic, floor) * pf;
-                    NAME(rows_patch)(j, r, l, 1, p, patch);
+                    r->et[l] = NAME(row_exp)(x[y], magic, floor);
+                    NAME(rows_patch)(j, r, l, 1, patch);
                 }
                 if (r->label[l] < 0)
                     memset(o, 0, n * sizeof(T));
