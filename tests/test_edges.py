@@ -267,3 +267,26 @@ def test_bce_gradient_near_the_ends(isa):
 def test_bce_with_logits_pos_weight_at_infinity(isa):
     got = F.binary_cross_entropy_with_logits(np.array([INF, -INF]), np.array([1.0, 1.0]), pos_weight=np.array(2.0), reduction="none")
     assert got.tolist() == [0, INF]
+
+
+@pytest.mark.parametrize("n", [7, 32, 5000])
+def test_bce_takes_minus_zero_and_nan(isa, n):
+    """Neither is out of the domain, though the quick look for what is finds them."""
+    x, y = np.linspace(0, 1, n, dtype=np.float32), np.linspace(1, 0, n, dtype=np.float32)
+    want, gradient = lf.value_and_grad(F.binary_cross_entropy)(x, y)
+    x[0] = y[-1] = -0.0
+    got, other = lf.value_and_grad(F.binary_cross_entropy)(x, y)
+    assert bits(got) == bits(want) and bits(other[1:-1]) == bits(gradient[1:-1])
+    x[n // 2] = NAN
+    assert math.isnan(F.binary_cross_entropy(x, y))
+    x[-1] = -1e-45
+    with pytest.raises(ValueError, match=rf"input\[{n - 1}\]"):
+        F.binary_cross_entropy(x, y)
+
+
+@pytest.mark.parametrize("n", [3, 64, 100_000])
+def test_mean_of_the_largest_terms(isa, n):
+    """Terms are added in pairs, in float32; the pairs do not overflow."""
+    x = np.full(n, 1.8e19, np.float32)
+    want = np.float32(float(x[0]) ** 2)
+    assert abs(F.mse_loss(x, np.zeros_like(x)) - want) <= np.spacing(want) and F.mse_loss(x, np.zeros_like(x), reduction="sum") == INF

@@ -397,6 +397,14 @@ UNTOUCHED = [  # a failing call, given an output filled with 7
     ("bad label, gradient of none", (5000, 4), lambda out: VG(CE)(BIG, LATE, reduction="none", grad_out=out)),
     ("nll bad label, gradient", (5000, 4), lambda out: VG(NLL)(BIG, LATE, grad_out=out)),
     ("bad label, 3-D gradient", (2, 4, 5), lambda out: VG(CE)(X3, marked((2, 5), [(1, 4)], 4), grad_out=out)),
+    *(
+        (
+            f"bce bad target of {n}, gradient",
+            (n,),
+            lambda out: VG(F.binary_cross_entropy)(out / 8, out - 6 - (np.arange(out.size) == out.size - 1) * 2, grad_out=out),
+        )
+        for n in (12, 5000)
+    ),
     ("bad weight", (3,), lambda out: CE(X, Y, W[:3], reduction="none", out=out)),
     ("bad dtype", (3, 4), lambda out: F.softmax(X.astype(complex), out=out)),
     ("bad axis", (3, 4), lambda out: F.log_softmax(X, axis=7, out=out)),

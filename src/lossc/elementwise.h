@@ -322,7 +322,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         if (j->mass)
             mass += NAME(elem_mass)(j, &f, n);
         for (int q = 0; q < LF_OUTS; q++)
-            if (dst[q]->data && out[q] == o[q])
+            if (dst[q]->data && out[q] == o[q] && first_bad < 0)
                 NAME(elem_move)(j, dst[q], i, n, o[q], 1);
     }
     if (j->stream)

@@ -153,7 +153,10 @@ cdef class Elementwise:
         else:
             job.sum = <double *>1
         if self.requires and request is not None and request.out is not None:
-            self.check_domain(&job, ax, ay, az)
+            if size <= LF_CHUNK:
+                job.stream = 1      # of a single chunk nothing is written if it is bad
+            else:
+                self.check_domain(&job, ax, ay, az)
         run(&job, &totals, False)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)

@@ -33,6 +33,7 @@ typedef struct {
 
 /* ---- elementwise losses ------------------------------------------------------------------------------------------------------------ */
 
+#define LF_CHUNK 1024       /* elements in hand */
 #define LF_ELEM_BLOCK 4096  /* elements of a block, at least; and of a run that is summed on its own within it */
 #define LF_ELEM_SHARES 8    /* number of blocks: a multiple of this, to divide among threads */
 #define LF_ELEM_BLOCKS 1024 /* and at most this */
@@ -51,7 +52,7 @@ typedef struct {
     double weight_offset; /* added to the gradient by weight: a mean over weights has a denominator that depends on it */
     ptrdiff_t fold;       /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
     double *folded;       /* elem_fold: one partial sum per run and piece */
-    int stream;           /* outputs go past the caches */
+    int stream;           /* outputs go past the caches, by chunks of which none is bad */
     double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */
     ptrdiff_t *bad;       /* per block: 4 * first offending element + argument number, or -1 */
 } LfElemJob;

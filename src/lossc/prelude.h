@@ -18,7 +18,6 @@
 #include "half.h"
 
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
-#define LF_CHUNK 1024           /* elements in hand in an elementwise loss */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_AHEAD 8192           /* bytes between a read of a long row and its prefetch */
 #define LF_GROUP 16             /* rows of a tile in hand */

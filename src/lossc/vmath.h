@@ -210,7 +210,7 @@ static inline NAME(LfPair) NAME(lf_log_parts)(T e, T f)
 /* log(x) for 0 <= x < 1: 0 counts as 2^-150 (double: 2^-1076). */
 static inline NAME(LfPair) NAME(lf_log_unit)(T x)
 {
-    U b = NAME(lf_split)(x * ((U)1 << BEYOND)) - ((U)BEYOND << T_MANT);
+    U b = NAME(lf_split)(x * ((U)1 << BEYOND) + 0) - ((U)BEYOND << T_MANT); /* + 0: -0 is 0 */
     return NAME(lf_log_parts)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
 }
 
