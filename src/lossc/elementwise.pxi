@@ -231,7 +231,7 @@ cdef class Elementwise:
         cdef Totals totals
         cdef int slot, d
         cdef double denominator, scale = 1, value
-        cdef bint reduced = mode != 0, weighted_mean
+        cdef bint reduced = mode != 0, weighted_mean, in_place
         cdef tuple shape, grads = ()
         if where is not None:
             am = as_array(where, "where")
