@@ -48,7 +48,7 @@ static void lf_offsets(const LfRowJob *j, const LfArray *a, ptrdiff_t first, ptr
 
 static inline void lf_prefetch(const char *p, ptrdiff_t bytes)
 {
-    for (ptrdiff_t i = 0; i < bytes; i += 64)
+    for (ptrdiff_t i = -(ptrdiff_t)((uintptr_t)p & 63); i < bytes; i += 64)
         __builtin_prefetch(p + i, 0, 2);
 }
 
