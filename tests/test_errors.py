@@ -472,6 +472,49 @@ def test_overlapping_outputs_are_refused(name, call):
     assert (memory == before).all()
 
 
+LINEAR = np.random.default_rng(0).standard_normal((6, 4)), np.random.default_rng(1).standard_normal((5, 4)), np.arange(6) % 5
+WORDS = [
+    ("ignore_index beyond 64 bits", ValueError, ["ignore_index", "64-bit"], lambda: CE([[1.0, 2.0]], [0], ignore_index=2**70)),
+    ("a number beyond floats", ValueError, ["delta"], lambda: lf.HuberLoss(delta=10**400)),
+    ("softmax over no axis", TypeError, ["axis", "None"], lambda: F.softmax([1.0, 2.0], axis=None)),
+    ("softmax over a float", TypeError, ["axis", "-1.0"], lambda: F.softmax([1.0, 2.0], axis=-1.0)),
+    ("power of float32", ValueError, ["power"], lambda: F.tweedie_nll_loss([1.0], [1.0], power=np.float32(0.5))),
+    ("blank none", TypeError, ["blank"], lambda: lf.CTCLoss(blank=None)),
+    ("blank far", ValueError, ["blank"], lambda: lf.RNNTLoss(blank=10**12)),
+    ("no class weights", ValueError, ["weight", "(0,)"], lambda: lf.CrossEntropyLoss(weight=[])),
+    ("triplet margin", ValueError, ["margin"], lambda: lf.TripletMarginLoss(margin=0)),
+    ("triplet margin beside a distance", ValueError, ["margin"], lambda: F.triplet_margin_with_distance_loss(
+        [[1.0]], [[1.0]], [[1.0]], margin=-1, distance_function=lambda a, b: np.zeros(1))),
+    ("a distance that is none", TypeError, ["distance_function"], lambda: lf.TripletMarginWithDistanceLoss(distance_function="cos")),
+    ("linear upstream text", TypeError, ["grad_output"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output="2")),
+    ("linear upstream shape", ValueError, ["grad_output", "(1,)"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output=np.array([2.0]))),
+    ("linear in place", ValueError, ["grad_out", "overlaps"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_out=LINEAR[0])),
+    ("rows of rows", ValueError, ["hypothesis", "rows of rows"], lambda: F.edit_distance([[[1, 2], [3, 4]]], [[1, 2]])),
+    ("tokens beyond int64", ValueError, ["reference", str(2**64 - 1)], lambda: F.edit_distance([-1], np.array([2**64 - 1], np.uint64))),
+    ("negative worst", ValueError, ["worst"], lambda: lf.evaluate([[1.0, 2.0]], [0], worst=-1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error, words, call", [pytest.param(*row, id=why) for why, *row in WORDS])
+def test_what_is_said(error, words, call):
+    check(error, words, call)
+
+
+def test_linear_cross_entropy_writes_nothing_before_an_error():
+    out = np.full(6, 7.0)
+    check(ValueError, ["grad_output"], lambda: VG(F.linear_cross_entropy)(*LINEAR, reduction="none", out=out, grad_output=np.ones(5)))
+    assert (out == 7).all()
+
+
+def test_rows_of_a_list_may_be_arrays():
+    assert F.edit_distance([np.array([1, 2]), np.array([3])], [[1], [3]]).tolist() == [1, 0]
+
+
+def test_a_distance_is_not_called_by_the_constructor():
+    loss = lf.TripletMarginWithDistanceLoss(distance_function=lambda a, b: np.linalg.norm((a - b) @ np.ones((16, 4)), axis=-1))
+    assert loss(np.ones((2, 16)), np.ones((2, 16)), np.zeros((2, 16))) == 0
+
+
 IN_PLACE = [
     ("softmax", lambda x, **more: F.softmax(x, **more), "out"),
     ("log_softmax of columns", lambda x, **more: F.log_softmax(x, axis=0, **more), "out"),

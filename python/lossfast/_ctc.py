@@ -291,7 +291,12 @@ def _sequences(tokens, lengths, name):
     """Rows of int64 tokens, their lengths, and whether they are a batch."""
     if isinstance(tokens, str):
         tokens = [ord(c) for c in tokens]
-    elif lengths is None and isinstance(tokens, (list, tuple)) and tokens and (isinstance(tokens[0], np.ndarray) or not hasattr(tokens[0], "__index__")):
+    elif (
+        lengths is None
+        and isinstance(tokens, (list, tuple))
+        and tokens
+        and (isinstance(tokens[0], np.ndarray) or not hasattr(tokens[0], "__index__"))
+    ):
         rows = [_sequence(row, name) for row in tokens]
         lengths = np.array([len(row) for row in rows])
         padded = np.full((len(rows), lengths.max()), -1, np.int64)

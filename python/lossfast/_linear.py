@@ -92,11 +92,18 @@ def linear_cross_entropy(
     weights = None if weight is None else _core.checked_class_weights(weight, classes)
     labels, probabilities, wide_target = _core.checked_target(target, shape, classes, ignore_index, where)
     dtype = np.dtype(np.float64 if wide or wide_matrix or wide_bias or wide_target else np.float32)
-    reads = (hidden, matrix, bias, weights, probabilities)
+    given = None if weight is None else np.asarray(weight)
+    arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": given, "target": probabilities}
     if out is not None and reduction != "none":
         raise ValueError("out: only with reduction='none'")
     if reduction == "none":
-        out = _core.checked_out(out, "out", shape, dtype, reads)
+        apart = [a for a in (*arrays.values(), target, where) if isinstance(a, np.ndarray)]
+        out = _core.checked_out(out, "out", shape, dtype, tuple(apart))
+    upstream, grads = None, {}
+    if request is not None:
+        names, upstream, grad_out, single = request
+        upstream = np.ones(1) if upstream is None else _core.checked_upstream(upstream, shape if reduction == "none" else None)
+        grads = _gradients(names, grad_out, single, arrays, (out, target, where, request[1]))
 
     work = _Tiles(hidden, matrix, bias, weights, labels, probabilities, smoothing, dtype)
     losses = work.losses()
@@ -112,24 +119,25 @@ def linear_cross_entropy(
     if request is None:
         return value
 
-    names, upstream, grad_out, single = request
-    if reduction == "none":
-        k = np.ones(len(work.rows)) if upstream is None else _core.checked_upstream(upstream, shape)[work.rows]
-    else:
-        k = 1.0 if upstream is None else float(upstream)
-        k = np.full(len(work.rows), (k / count if count else 0.0) if reduction == "mean" else k)
-    arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": None if weight is None else np.asarray(weight)}
-    arrays["target"] = probabilities
-    grads = []
+    k = (np.broadcast_to(upstream, labels.shape) if len(upstream) == 1 else upstream)[work.rows]
+    if reduction == "mean":
+        k = k / count if count else 0 * k
+    work.gradients(k, grads, losses.sum() / count if reduction == "mean" and count else 0.0)
+    return value, grads[names[0]] if single else tuple(grads[name] for name in names)
+
+
+def _gradients(names, grad_out, single, arrays, others):
+    """Arrays for the gradients asked for, apart from each other and from all that is read."""
+    grads = {}
     for i, name in enumerate(names):
         if arrays.get(name) is None:
             if name == "target":
                 raise TypeError("argnums: target holds class indices here, which have no gradient")
             raise ValueError(f"argnums: {name} is not an array argument of this call")
         given, label = (None, "") if grad_out is None else (grad_out[i], "grad_out" if single else f"grad_out[{i}]")
-        grads.append(_core.checked_gradient(given, label, arrays[name], name, reads))
-    work.gradients(k, dict(zip(names, grads)), losses.sum() / count if reduction == "mean" and count else 0.0)
-    return value, grads[0] if single else tuple(grads)
+        apart = [a for a in (*arrays.values(), *others, *grads.values()) if isinstance(a, np.ndarray)]
+        grads[name] = _core.checked_gradient(given, label, arrays[name], name, tuple(apart))
+    return grads
 
 
 def _for_blas(a, dtype):
@@ -144,12 +152,18 @@ class _Tiles:
     of logits and the sum of weighted probabilities."""
 
     def __init__(self, hidden, matrix, bias, weights, labels, probabilities, smoothing, dtype):
-        self.hidden, self.matrix, self.dtype, self.weights, self.smoothing = hidden.reshape(-1, hidden.shape[-1]), matrix, dtype, weights, smoothing
+        self.hidden, self.matrix, self.dtype, self.weights, self.smoothing = (
+            hidden.reshape(len(labels), hidden.shape[-1]),
+            matrix,
+            dtype,
+            weights,
+            smoothing,
+        )
         self.bias = None if bias is None else bias.astype(dtype)
         self.classes, self.width = matrix.shape
         self.rows = np.flatnonzero(labels >= 0)
         self.labels = labels[self.rows]
-        self.probabilities = None if probabilities is None else probabilities.reshape(-1, self.classes)
+        self.probabilities = None if probabilities is None else probabilities.reshape(len(labels), self.classes)
         self.counted = np.ones(len(self.rows)) if weights is None or probabilities is not None else weights[self.labels]
         self.every = len(self.rows) == len(labels)
         self.down = max(min(_ROWS, len(self.rows)), 1)

@@ -12,6 +12,7 @@ __all__ = [
 _INF = float("inf")
 _FINITE = 1.7976931348623157e308
 _MARGIN = ("margin", -_INF, _INF, "a number")
+_APART = ("margin", 5e-324, _INF, "a number above 0")
 _PAIR = ("input", "target")
 _TRIPLE = ("anchor", "positive", "negative")
 
@@ -23,14 +24,14 @@ _FOCAL = _core.VectorLoss(
 _COSINE = _core.VectorLoss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
 _TRIPLET = _core.VectorLoss(
     "triplet", _TRIPLE,
-    limits=(_MARGIN, ("p", 5e-324, _FINITE, "a finite number above 0"), ("eps", -_FINITE, _FINITE, "a finite number"), ("swap", 0.0, 1.0, "True or False")),
+    limits=(_APART, ("p", 5e-324, _FINITE, "a finite number above 0"), ("eps", -_FINITE, _FINITE, "a finite number"), ("swap", 0.0, 1.0, "True or False")),
 )  # fmt: skip
 _DICE = _core.VectorLoss("dice", _PAIR, limits=(("smooth", 0.0, _FINITE, "a finite number of at least 0"),))
 _WASSERSTEIN = _core.VectorLoss("wasserstein", _PAIR, limits=(("spacing", 0.0, _FINITE, "a finite number of at least 0"),))
 
 
 def multi_margin_loss(
-    input, target, *, p=1, margin=1.0, weight=None, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None
+    input, target, p=1, margin=1.0, weight=None, *, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None
 ):
     r"""Hinge loss of several classes: how far the other classes' scores come within a margin of the target's.
 
@@ -372,6 +373,8 @@ def triplet_margin_with_distance_loss(
         return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, margin, 2.0, 1e-6, swap)
     if _core.take_python_request() is not None:
         raise TypeError("distance_function: gradients are known for the default distance only")
+    if not margin > 0:
+        raise ValueError(f"margin: expected a number above 0, got {margin!r}")
     near, far = distance_function(anchor, positive), distance_function(anchor, negative)
     if swap:
         other = distance_function(positive, negative)

@@ -46,7 +46,11 @@ class Loss:
         self.__dict__.update(options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self(*self.probe())
+            self.check()
+
+    def check(self):
+        """Try the options."""
+        self(*self.probe())
 
     def probe(self):
         """Arrays of one element that the options can be tried on."""
@@ -602,6 +606,12 @@ class TripletMarginWithDistanceLoss(Loss):
 
     function = staticmethod(F.triplet_margin_with_distance_loss)
     options = {"distance_function": None, "margin": 1.0, "swap": False, "reduction": "mean"}
+
+    def check(self):
+        """A function of the user's is not called on arrays of another shape than it is meant for."""
+        if self.distance_function is not None and not callable(self.distance_function):
+            raise TypeError(f"distance_function: expected a function, got {self.distance_function!r}")
+        type(self).function(*self.probe(), **self.__dict__ | {"distance_function": None})
 
     def probe(self):
         return (np.ones((1, 1)),) * 3

@@ -82,8 +82,11 @@ cdef class ValueAndGrad:
 
 
 cdef double upstream_scalar(Request request) except? -1:
+    return scalar_upstream(as_array(request.upstream, "grad_output"))
+
+
+cdef double scalar_upstream(cnp.ndarray a) except? -1:
     """grad_output of a reduced loss: one number."""
-    cdef cnp.ndarray a = as_array(request.upstream, "grad_output")
     if a.size != 1 or a.ndim:
         raise ValueError(f"grad_output: expected a scalar, shape (), for a reduced loss, got shape {shape_of(a)}")
     return float(a)

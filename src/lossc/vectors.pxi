@@ -390,8 +390,10 @@ def checked_gradient(object out, str label, cnp.ndarray a, str name, tuple reads
     return checked_out(out, label, shape_of(a), gradient_dtype(a, name), reads)
 
 
-def checked_upstream(object upstream, tuple shape):
-    """grad_output for each position."""
+def checked_upstream(object upstream, object shape):
+    """grad_output as an array of one axis: for each position of a shape, or for None of a reduced loss."""
     cdef cnp.ndarray a = as_array(upstream, "grad_output")
+    if shape is None:
+        return np.full(1, scalar_upstream(a))
     check_broadcast(a, shape, "grad_output")
     return np.broadcast_to(a, shape).astype(np.float64).ravel()
