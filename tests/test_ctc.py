@@ -285,6 +285,80 @@ def test_nan_is_a_value(rng):
     assert np.isfinite(lf.ctc_loss(x, targets, frames, lengths, from_logits=True))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("C", [4, 130])
+@pytest.mark.parametrize("mask", [-1e16, -1e20, -1e30, -3e38, -1e300])
+def test_masks_that_cannot_be_avoided(isa, mask, C, threads):
+    """Occupancies are those of the alignments with the fewest masked frames, weighed by the others."""
+    T = 30
+    x = np.linspace(0, 1, T * C).reshape(T, 1, C)
+    x[..., 1] = mask
+    with lf.num_threads(threads):
+        posteriors = lf.ctc_posteriors(x, [[1, 2, 1]], T, 3)
+        loss, gradient = value_and_grad(x, [[1, 2, 1]], T, 3)
+    np.testing.assert_allclose(loss, -2 * mask, rtol=1e-14)
+    near = x.copy()
+    near[..., 1] = -2000
+    want = lf.ctc_posteriors(near, [[1, 2, 1]], T, 3)
+    np.testing.assert_allclose(posteriors.sum(-1), 1, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(posteriors, want, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(gradient[..., 1], -posteriors[..., [1, 5]].sum(-1), rtol=0, atol=1e-13)
+    assert value_and_grad(x, [[1, 2, 1]], T, 3)[0].tobytes() == lf.ctc_loss(x, [[1, 2, 1]], T, 3, reduction="none").tobytes()
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("size", [1e14, 1e17, 1e20, 1e37])
+def test_huge_entries(isa, rng, size, from_logits):
+    """Occupancies sum to 1 at every size, and pick the best alignment where that is clear."""
+    for T, S in ((6, 3), (50, 20), (400, 200)):
+        x = (rng.standard_normal((T, 2, 5)) * size).astype("f4")
+        x[:, 1, :4] = -size
+        targets = rng.integers(1, 4, (2, S))
+        frames = max(T, S + (np.diff(targets) == 0).sum(1).max())
+        x = np.concatenate([x] * 2)[:frames]
+        posteriors = lf.ctc_posteriors(x, targets, frames, S, from_logits=from_logits)
+        np.testing.assert_allclose(posteriors.sum(-1), 1, rtol=0, atol=1e-5)
+        loss, gradient = value_and_grad(x, targets, frames, S, from_logits=from_logits)
+        assert (np.isfinite(loss) | (size > 1e36)).all() and np.abs(gradient).max() <= 1
+        np.testing.assert_allclose(gradient.sum(-1), 0 if from_logits else -1, rtol=0, atol=1e-5)
+        path = lf.ctc_align(x[:, 0], targets[0], frames, S, from_logits=from_logits).labels
+        assert from_logits or -gradient[np.arange(frames), 0, path].mean() > 0.99
+
+
+def test_negative_losses_are_not_rounding():
+    """Log-probabilities that are not normalised: their losses are below 0. For bfloat16 torch has -50.05 in double."""
+    for T in (2, 1000):
+        x = np.zeros((T, 1, 2))
+        x[..., 0], x[..., 1] = -7, 0.05
+        for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
+            want, _, _ = reference(x.astype(dtype), [[1]], [T], [1])
+            np.testing.assert_allclose(lf.ctc_loss(x.astype(dtype), [[1]], T, 1, reduction="none"), want, rtol=1e-6)
+            assert want < 0
+    sure = np.zeros((5, 1, 2), np.float32)
+    sure[..., 0], sure[..., 1] = -100, 1e-7
+    assert lf.ctc_loss(sure, [[1]], 5, 1, reduction="sum") == 0
+
+
+@pytest.mark.parametrize("C", [3, 130])
+def test_nan_in_an_alignment(isa, C):
+    x = np.full((4, 2, C), NAN)
+    x[:, 1] = -INF
+    alignment = lf.ctc_align(x, [[1, 2], [1, 1]], 4, 2)
+    assert np.isnan(alignment.score[0]) and np.isnan(alignment.scores[0]).all() and alignment.score[1] == -INF
+    x[:] = np.log(1 / 3)
+    x[2, 0, 2] = NAN
+    assert np.isnan(lf.ctc_align(x, [[1, 2], [1, 1]], 4, 2).score).tolist() == [True, False]
+    assert np.isnan(lf.ctc_align(x, [[1, 2], [1, 1]], 4, 2, from_logits=True).score).tolist() == [True, False]
+
+
+def test_lengths_that_differ():
+    with pytest.raises(ValueError, match=r"^target_lengths: expected one length for each sample, shape \(3,\), got shape \(2,\)"):
+        lf.ctc_feasible([[1, 2, 3]] * 3, [3, 3, 3], [1, 2])
+    with pytest.raises(ValueError, match=r"^target_lengths: expected one length for each sample"):
+        lf.ctc_feasible([[1, 2, 3]] * 3, 3, [[1, 2]])
+    assert lf.ctc_feasible([[1, 1]] * 2, 2, [1, 2]).missing.tolist() == [0, 1]
+
+
 def test_nearly_certain_frames(isa):
     """A loss near 0 keeps its relative accuracy: torch gives 0."""
     x = np.full((2, 1, 3), -20, np.float32)
@@ -467,7 +541,7 @@ ERRORS = [
     (dict(target_lengths=np.array([2, -(2**63), 2])), ValueError, "target_lengths[1] = -9223372036854775808 is out of range"),
     (dict(blank=5), ValueError, "blank: 5 is out of range for 5 classes"),
     (dict(blank=-1), ValueError, "blank: -1 is out of range for 5 classes"),
-    (dict(blank=0.0), TypeError, "blank: expected an integer class index, got 0.0"),
+    (dict(blank=0.0), TypeError, "blank: expected an integer, got 0.0"),
     (dict(log_probs=X[0, 0]), ValueError, "log_probs: expected shape (T, N, C), or (T, C) for one sample, got shape (5,)"),
     (dict(log_probs=X.astype(complex)), TypeError, "log_probs: expected a real array"),
     (dict(reduction="batchmean"), ValueError, "reduction: expected"),

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import signal
 
 import lossfast as lf
 import numpy as np
@@ -96,6 +97,17 @@ def test_beam_search_of_a_batch(rng):
         assert one.scores.tobytes() == decoding.scores[n].tobytes()
 
 
+def test_nan_makes_the_score_nan():
+    for x in (np.full((2, 2), np.nan), np.array([[0, np.nan, 1.0], [1, 2, 0]]), np.array([[1, 2, 0], [0, np.nan, 1.0]])):
+        for from_logits in (False, True):
+            assert np.isnan(lf.ctc_greedy_decode(x, from_logits=from_logits).scores)
+            assert np.isnan(lf.ctc_beam_search_decode(x, from_logits=from_logits, top=3).scores).all()
+    x = np.zeros((3, 2, 4))
+    x[2, 0, 1] = np.nan
+    assert np.isnan(lf.ctc_greedy_decode(x).scores).tolist() == [True, False]
+    assert np.isfinite(lf.ctc_beam_search_decode(x, [2, 3]).scores).all()
+
+
 def test_impossible_frames():
     lp = np.full((3, 4), -INF)
     decoding = lf.ctc_beam_search_decode(lp)
@@ -108,10 +120,12 @@ def test_impossible_frames():
 def test_decoding_errors():
     x = np.zeros((4, 2, 3))
     for options, error in (
-        ({"beam_width": 0}, ValueError), ({"beam_width": 2.0}, TypeError), ({"top": 17}, ValueError), ({"top": 0}, ValueError),
+        ({"beam_width": 2**70}, ValueError), ({"top": 2**70}, ValueError), ({"top": 1.0}, TypeError), ({"beam_width": None}, TypeError),
+        ({"beam_width": True}, TypeError), ({"blank": None}, TypeError), ({"blank": 1.5}, TypeError), ({"blank": np.array([1])}, TypeError),
+        ({"blank": 2**70}, ValueError), ({"beam_width": 0}, ValueError), ({"beam_width": 2.0}, TypeError), ({"top": 17}, ValueError), ({"top": 0}, ValueError),
         ({"blank": 3}, ValueError), ({"input_lengths": [5, 4]}, ValueError), ({"beam_width": 10**9}, ValueError),
     ):  # fmt: skip
-        with pytest.raises(error):
+        with pytest.raises(error, match=f"^{min(options)}[:[]"):
             lf.ctc_beam_search_decode(x, **options)
 
 
@@ -145,6 +159,22 @@ def test_edit_distance_on_threads(rng):
     with lf.num_threads(3):
         got = lf.edit_distance(a, b)
     assert got.tolist() == [distance(x, y) for x, y in zip(a.tolist(), b.tolist())]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+def test_a_long_edit_distance_can_be_interrupted():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    a = np.zeros(200000, np.int64)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            lf.edit_distance(a, a)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_edit_distance_errors():

@@ -95,6 +95,13 @@ def test_reductions_and_options(rng):
     np.testing.assert_allclose(got, gradient, atol=1e-15)
 
 
+def test_blanks_of_other_integers():
+    x = np.random.default_rng(3).standard_normal((2, 4, 3, 5))
+    want = lf.rnnt_loss(x, [[1, 2], [3, 1]], 4, 2, blank=4)
+    for blank in (-1, np.int64(-1), np.int8(4), np.array(-1)):
+        assert lf.rnnt_loss(x, [[1, 2], [3, 1]], 4, 2, blank=blank) == want
+
+
 def test_edges():
     x = np.zeros((2, 3, 2, 4))
     np.testing.assert_array_equal(np.isinf(lf.rnnt_loss(x, [[1], [1]], [0, 3], 1, reduction="none")), [True, False])
@@ -127,7 +134,16 @@ ERRORS = [
     (dict(logit_lengths=[6, 5]), ValueError, "logit_lengths[0] = 6 is out of range for 5 frames"),
     (dict(target_lengths=[2, -1]), ValueError, "target_lengths[1] = -1 is out of range"),
     (dict(blank=4), ValueError, "blank: 4 is out of range for 4 classes"),
-    (dict(blank=-5), ValueError, "blank: -1 is out of range for 4 classes"),
+    (dict(blank=-6), ValueError, "blank: -6 is out of range for 4 classes"),
+    (dict(blank=2**70), ValueError, "blank: 1180591620717411303424 is out of range"),
+    (dict(blank=None), TypeError, "blank: expected an integer"),
+    (dict(blank=1.5), TypeError, "blank: expected an integer"),
+    (dict(blank=np.array([1])), TypeError, "blank: expected an integer"),
+    (dict(clamp="a"), TypeError, "clamp: expected a number"),
+    (dict(clamp=None), TypeError, "clamp: expected a number"),
+    (dict(clamp=np.nan), ValueError, "clamp: expected a number"),
+    (dict(clamp=10**400), ValueError, "clamp: expected a number"),
+    (dict(blank=-5), ValueError, "blank: -5 is out of range for 4 classes"),
     (dict(logits=np.zeros((2, 5, 4))), ValueError, "logits: expected shape (N, T, U + 1, C)"),
     (dict(targets=[[1.0, 2], [1, 1]]), TypeError, "targets: expected integers"),
 ]

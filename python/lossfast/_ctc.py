@@ -57,6 +57,9 @@ def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reducti
     the second in both cases; through log_softmax both give the same end result. Samples with infinite loss, and frames beyond a sample's length,
     have gradient 0. The gradient must not be written over `log_probs`.
 
+    Where every alignment has a log-probability beyond -1e15, as with masks of -1e30 that cannot be avoided, the gradient tells entries apart to
+    T 2^-34 of that; alignments that are equal so far are weighed by their entries above -2800.
+
     With logits, each is read once. The gradient takes memory for at most 64 MB of emissions at a time and checkpoints of the lattice.
 
     References
@@ -174,7 +177,8 @@ def ctc_align(log_probs, targets, input_lengths, target_lengths, blank=0, *, fro
         For N samples (the first axis is missing for one): `labels` (N, T), the class of each frame, -1 beyond the sample's length; `scores` (N, T),
         its log-probability; `starts`, `ends` and `token_scores` (N, S), the first frame of each label, the frame after its last, and the mean of
         their scores, -1 and -inf beyond the sample's labels; `score` (N,), the log-probability of the path. ``spans()`` lists the labels.
-        Where every path has probability 0, `labels` and `starts` are -1 and `score` is -inf.
+        Where every path has probability 0, `labels` and `starts` are -1 and `score` is -inf. A NaN in a frame that counts makes
+        `score` NaN, and the path means nothing.
 
     Raises
     ------
@@ -223,7 +227,7 @@ def ctc_greedy_decode(log_probs, input_lengths=None, blank=0, *, from_logits=Fal
     -------
     Decoding
         `labels` (N, L) int32, `lengths` (N,) and `scores` (N,), log-probabilities of the paths; without the axis N for one sample. The first of
-        equal classes is taken.
+        equal classes is taken. A NaN in a frame that counts makes the score NaN, and the labels mean nothing.
 
     Raises
     ------
@@ -237,7 +241,7 @@ def ctc_greedy_decode(log_probs, input_lengths=None, blank=0, *, from_logits=Fal
     >>> lf.ctc_greedy_decode(np.eye(3)[[1, 1, 0, 1, 2]], from_logits=True).labels
     array([1, 1, 2], dtype=int32)
     """
-    labels, lengths, scores = _core.ctc_decode(log_probs, input_lengths, blank, 0, 1, from_logits)
+    labels, lengths, scores = _core.ctc_decode(log_probs, input_lengths, blank, None, 1, from_logits)
     rank = (slice(None),) * (scores.ndim - 1) + (0,)
     return Decoding(labels[rank], lengths[rank], scores[rank])
 
@@ -258,7 +262,8 @@ def ctc_beam_search_decode(log_probs, input_lengths=None, blank=0, *, beam_width
     -------
     Decoding
         `labels` (N, top, L) int32, `lengths` (N, top) and `scores` (N, top), most probable first; without the axis N for one sample. Scores are
-        log-probabilities summed over the alignments that stayed in the beam; places for which there is no sequence have score -inf.
+        log-probabilities summed over the alignments that stayed in the beam; places for which there is no sequence have score -inf. A NaN in a frame that counts
+        makes all scores NaN, and the labels mean nothing.
 
     Raises
     ------
@@ -280,10 +285,8 @@ def ctc_beam_search_decode(log_probs, input_lengths=None, blank=0, *, beam_width
     >>> np.exp(decoding.scores).round(2)
     array([0.64, 0.36])
     """
-    if isinstance(beam_width, bool) or not hasattr(beam_width, "__index__"):
-        raise TypeError(f"beam_width: expected an integer, got {beam_width!r}")
-    if beam_width < 1:
-        raise ValueError(f"beam_width: expected at least 1, got {beam_width}")
+    if beam_width is None:
+        raise TypeError("beam_width: expected an integer, got None")
     return Decoding(*_core.ctc_decode(log_probs, input_lengths, blank, beam_width, top, from_logits))
 
 

@@ -135,7 +135,7 @@ static void ctc_bound_growth(const LfCtcSample *u, ptrdiff_t b, const int32_t *u
         }
     for (int l = 0; l < F && b * F + l < u->steps; l++)
         product *= (blank[l] > 0 ? blank[l] : 0) + (first[l] + second[l]);
-    u->growth[b] = lf_log_f64(product) * 0x1.71547652b82fep+0;
+    u->growth[b] = lf_log_f64(product) * CTC_LOG2E;
 }
 
 /* Where the frames of a block lie, as offsets from the sample's; frames beyond the sample's end repeat the last. */
@@ -160,6 +160,7 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
     double delta[F];
 #pragma omp simd
     for (int l = 0; l < F; l++) {
+        u->offset[t + l] = M[l];
         rest[l] += ties[l] - 1;
         delta[l] = lf_log1p_f64(rest[l]);
     }
@@ -202,7 +203,7 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
     CtcExtent extent;
     ctc_extent(q, zero, NULL, 0, &extent);
     for (int l = 0; l < F; l++)
-        mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
+        u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
     ctc_emit(ctc_form(j, &extent, mu), q, zero, NULL, mu, 0, rest, nan, rough);
     for (int l = 0; l < frames; l++) {
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
@@ -332,10 +333,11 @@ static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
     const double shift = ctc_shift(u);
     double e = 0, z = 0;
     if (u->status == LF_CTC_READY)
-        z = ctc_meet(u, &w[0].end, &w[1].end, &e);
+        z = w[0].split.unit > 0 ? (e = w[0].exponent, w[0].z) : ctc_meet(u, &w[0].end, &w[1].end, &e);
     const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
-    const double eps = j->x_dtype == LF_F16 ? 0x1p-10 : j->x_dtype == LF_BF16 ? 0x1p-7 : j->x_dtype == LF_F32 ? 0x1p-23 : 0x1p-52;
-    const double noise = (j->from_logits ? 0x1p-20 : 16 * eps) * (double)u->steps; /* of normalised log-probabilities: not below 0 */
+    /* Below 0 by what the rounding of normalised log-probabilities explains, it is 0. Those of halves are off by so much that such a bound would
+     * take in losses of others, which are below 0 rightly: they only get that of the sums here. */
+    const double eps = j->from_logits ? 0x1p-20 : j->x_dtype == LF_F32 ? 0x1p-19 : 0x1p-48, noise = eps * (double)u->steps;
     j->loss[n] = u->status == LF_CTC_INFEASIBLE || !(z > 0 || shift != shift) ? INFINITY : loss < 0 && loss > -noise ? 0 : loss;
 }
 
@@ -385,12 +387,12 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
     const LfCtcSample *u = &j->sample[n];
     CtcTrace *w = (CtcTrace *)memory;
     int32_t *path = j->path + n * j->steps;
-    double *score = j->score + n * j->steps, best = -INFINITY;
+    double *score = j->score + n * j->steps, best = -INFINITY, shift = 0;
     const ptrdiff_t middle = u->half * F, from = dir ? middle : 0, to = dir ? u->steps : middle;
     ptrdiff_t pair[2] = {0, 0};
     int label[2] = {0, 0};
     if (u->status == LF_CTC_READY)
-        best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label);
+        best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label), shift = ctc_shift(u);
     if (best > -INFINITY)
         ctc_trace(u, dir, &w[dir], pair[dir], label[dir], path);
     for (ptrdiff_t t = from; t < to; t++) {
@@ -398,14 +400,14 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
             const ptrdiff_t column = path[t] % 2 ? u->column[0][path[t] / 2] : u->blank * F;
             score[t] = u->q[t / F * u->columns * F + column + t % F] - u->shift[t];
         } else {
-            path[t] = -1, score[t] = -INFINITY;
+            path[t] = -1, score[t] = shift == shift ? -INFINITY : NAN;
         }
     }
     if (dir)
         return;
     for (ptrdiff_t t = u->steps; t < j->steps; t++)
         path[t] = -1, score[t] = 0;
-    j->loss[n] = best > -INFINITY ? ctc_shift(u) - best : INFINITY;
+    j->loss[n] = best > -INFINITY || shift != shift ? shift - best : INFINITY;
 }
 
 #endif

@@ -112,13 +112,12 @@ cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ss
     return 0
 
 
-cdef Py_ssize_t class_index(object blank, Py_ssize_t C) except -1:
-    if type(blank) is not int and (isinstance(blank, (bool, np.bool_)) or not hasattr(blank, "__index__")):
-        raise TypeError(f"blank: expected an integer class index, got {blank!r}")
-    i = blank.__index__()
-    if not 0 <= i < C:
+cdef Py_ssize_t class_index(object blank, Py_ssize_t C, bint from_end) except -1:
+    """The blank; `from_end`: -1 is the last class."""
+    i = blank if type(blank) is int else whole_number(blank, "blank")
+    if not (-C if from_end else 0) <= i < C:
         raise ValueError(f"blank: {i} is out of range for {C} classes")
-    return i
+    return i + C if i < 0 else i
 
 
 cdef cnp.ndarray frames_array(object log_probs, str name):
@@ -173,7 +172,7 @@ cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, ob
     job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
     job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if call.batched else 1, cnp.PyArray_DIM(x, ndim - 1)
     job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if call.batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
-    job.blank = class_index(blank, job.C)
+    job.blank = class_index(blank, job.C, False)
     call.allocate(job.N)
     read_lengths(call.frames, input_lengths, "input_lengths", job.N, job.steps, "frames")
     read_targets(call, targets, target_lengths)
@@ -428,7 +427,8 @@ def ctc_align(object log_probs, object targets, object input_lengths, object tar
     total = -np.array(<double[:job.N]>job.loss) if job.N else np.zeros(0)
     with nogil:
         ctc_spans(job, call.longest, <int64_t *>cnp.PyArray_DATA(start), <int64_t *>cnp.PyArray_DATA(end), <double *>cnp.PyArray_DATA(mean))
-    arrays = path, score.astype(real, copy=False), start, end, mean.astype(real, copy=False), total.astype(real, copy=False)
+    with np.errstate(over="ignore"):
+        arrays = path, score.astype(real, copy=False), start, end, mean.astype(real, copy=False), total.astype(real, copy=False)
     return arrays if call.batched else tuple([a[0] for a in arrays])
 
 
@@ -466,13 +466,15 @@ def ctc_missing_frames(object targets, object input_lengths, object target_lengt
     cdef int64_t *out
     cdef const int32_t *label
     memset(&call.job, 0, sizeof(LfCtcJob))
-    cdef tuple shape = np.broadcast_shapes(shape_of(lengths), np.shape(target_lengths))
-    if len(shape) > 1:
-        raise ValueError(f"input_lengths: expected one length for each sample, got shape {shape_of(lengths)}")
+    cdef cnp.ndarray labels = integers(target_lengths, "target_lengths")
+    for a, name in ((lengths, "input_lengths"), (labels, "target_lengths")):
+        if a.ndim > 1:
+            raise ValueError(f"{name}: expected one length for each sample, got shape {shape_of(a)}")
+    cdef tuple shape = shape_of(lengths if lengths.ndim else labels)
     call.job.N, call.job.C = shape[0] if shape else 1, 2147483647
     call.allocate(call.job.N)
     read_lengths(call.frames, lengths, "input_lengths", call.job.N, PY_SSIZE_T_MAX, "frames")
-    read_targets(call, targets, target_lengths)
+    read_targets(call, targets, labels)
     missing = np.zeros(call.job.N, np.int64)
     out, label = <int64_t *>cnp.PyArray_DATA(missing), call.job.labels
     for n in range(call.job.N):
@@ -495,8 +497,15 @@ cdef void decode_samples(const LfCtcDecode *job, char *memory, Py_ssize_t stride
             K.ctc_greedy(job, n, memory + threadid() * stride)
 
 
+cdef Py_ssize_t number_up_to(object given, str name, Py_ssize_t most) except -1:
+    i = whole_number(given, name)
+    if not 1 <= i <= most:
+        raise ValueError(f"{name}: expected a number from 1 to {most}, got {i}")
+    return i
+
+
 def ctc_decode(object log_probs, object input_lengths, object blank, object beam_width, object top, bint from_logits):
-    """(labels, lengths, scores) by [sample][rank]; beam_width 0: the best class of each frame. See lossfast.functional."""
+    """(labels, lengths, scores) by [sample][rank]; beam_width None: the best class of each frame. See lossfast.functional."""
     cdef cnp.ndarray x = frames_array(log_probs, "log_probs")
     cdef int ndim = cnp.PyArray_NDIM(x), threads
     cdef bint batched = ndim == 3
@@ -505,9 +514,10 @@ def ctc_decode(object log_probs, object input_lengths, object blank, object beam
     job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
     job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if batched else 1, cnp.PyArray_DIM(x, ndim - 1)
     job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
-    job.blank, job.width, job.top = class_index(blank, job.C), beam_width, top
-    if job.width < 0 or job.width > 1000000 or job.top < 1 or (job.width and job.top > job.width):
-        raise ValueError(f"top: expected a number from 1 to beam_width, got top {top} and beam_width {beam_width}")
+    job.blank, job.width, job.top = class_index(blank, job.C, False), 0, 1
+    if beam_width is not None:
+        job.width = number_up_to(beam_width, "beam_width", 1000000)
+        job.top = number_up_to(top, "top", job.width)
     if job.C > 2147483647 or <double>job.steps * max(job.width, 1) > 2e9:
         raise MemoryError(f"log_probs: {job.steps} frames of {job.C} classes are too many to decode with beam_width {beam_width}")
     shape = (job.N, job.top, job.steps)
@@ -524,19 +534,25 @@ def ctc_decode(object log_probs, object input_lengths, object blank, object beam
     with nogil:
         decode_samples(&job, <char *>aligned(<size_t>memory), stride, threads)
         free(memory)
-    arrays = labels[..., :lengths.max(initial=0)], lengths, score.astype(np.float64 if job.x_dtype == LF_F64 else np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        arrays = labels[..., :lengths.max(initial=0)], lengths, score.astype(np.float64 if job.x_dtype == LF_F64 else np.float32, copy=False)
     return arrays if batched else tuple([a[0] for a in arrays])
 
 
 # ---- edit distance
 
-cdef int64_t levenshtein(const int64_t *a, Py_ssize_t m, const int64_t *b, Py_ssize_t n, int64_t *row) noexcept nogil:
+cdef Py_ssize_t EDIT_STRIP = 1 << 24     # cells between two looks for signals
+
+cdef int64_t levenshtein(const int64_t *a, Py_ssize_t m, const int64_t *b, Py_ssize_t n, int64_t *row) except -1 nogil:
     """Insertions, deletions and substitutions that make b of a; row: n + 1 numbers."""
-    cdef Py_ssize_t i, k
+    cdef Py_ssize_t i, k, strip = EDIT_STRIP // (n + 1) + 1
     cdef int64_t corner, above, best
     for k in range(n + 1):
         row[k] = k
     for i in range(m):
+        if i % strip == strip - 1:
+            with gil:
+                PyErr_CheckSignals()
         corner, row[0] = row[0], i + 1
         for k in range(n):
             above = row[k + 1]
@@ -547,11 +563,12 @@ cdef int64_t levenshtein(const int64_t *a, Py_ssize_t m, const int64_t *b, Py_ss
     return row[n]
 
 
-cdef void distances(const int64_t *a, const int64_t *m, Py_ssize_t width_a, const int64_t *b, const int64_t *n, Py_ssize_t width_b, int64_t *rows,
-                    int64_t *out, Py_ssize_t count, int threads) noexcept nogil:
+cdef int distances(const int64_t *a, const int64_t *m, Py_ssize_t width_a, const int64_t *b, const int64_t *n, Py_ssize_t width_b, int64_t *rows,
+                   int64_t *out, Py_ssize_t count, int threads) except -1 nogil:
     cdef Py_ssize_t i
     for i in prange(count, schedule="dynamic", num_threads=threads):
         out[i] = levenshtein(a + i * width_a, m[i], b + i * width_b, n[i], rows + threadid() * (width_b + 1))
+    return 0
 
 
 def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not None, object b_lengths):
@@ -562,9 +579,11 @@ def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not N
     read_lengths(<int64_t *>cnp.PyArray_DATA(m), a_lengths, "hypothesis_lengths", N, width_a, "hypotheses", a)
     read_lengths(<int64_t *>cnp.PyArray_DATA(n), b_lengths, "reference_lengths", N, width_b, "references", b)
     cdef void *rows = allocated(<double>threads * (width_b + 1) * 8)
-    with nogil:
-        distances(<int64_t *>cnp.PyArray_DATA(a), <int64_t *>cnp.PyArray_DATA(m), width_a, <int64_t *>cnp.PyArray_DATA(b),
-                  <int64_t *>cnp.PyArray_DATA(n), width_b, <int64_t *>rows, <int64_t *>cnp.PyArray_DATA(out), N, threads)
+    try:
+        with nogil:
+            distances(<int64_t *>cnp.PyArray_DATA(a), <int64_t *>cnp.PyArray_DATA(m), width_a, <int64_t *>cnp.PyArray_DATA(b),
+                      <int64_t *>cnp.PyArray_DATA(n), width_b, <int64_t *>rows, <int64_t *>cnp.PyArray_DATA(out), N, threads)
+    finally:
         free(rows)
     return out, n
 
@@ -580,6 +599,19 @@ cdef void rnnt_tasks(const LfRnntJob *job, char *scratch, Py_ssize_t stride, int
     if job.g != NULL:
         for i in prange(rows, schedule="dynamic", chunksize=chunk, num_threads=threads):
             K.rnnt_gradient(job, i, scratch + threadid() * stride)
+
+
+cdef double clamp_value(object clamp) except? -1:
+    cdef double value
+    try:
+        value = clamp
+    except TypeError:
+        raise TypeError(f"clamp: expected a number, got {clamp!r}") from None
+    except OverflowError:
+        raise ValueError("clamp: expected a number within the range of doubles") from None
+    if value != value:
+        raise ValueError(f"clamp: expected a number, got {value}")
+    return value
 
 
 cdef int read_rnnt_targets(CtcCall call, LfRnntJob *job, object targets, object target_lengths) except -1:
@@ -624,8 +656,8 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     call.job.x_n, call.job.x_t, job.x_u, call.job.x_c = [cnp.PyArray_STRIDE(x, n) for n in range(4)]
     if call.job.C > 2147483647:
         raise ValueError(f"logits: {call.job.C} classes are more than can be indexed")
-    call.job.blank = class_index(blank + call.job.C if type(blank) is int and blank < 0 else blank, call.job.C)
-    job.clamp = clamp
+    call.job.blank = class_index(blank, call.job.C, True)
+    job.clamp = clamp_value(clamp)
     call.allocate(job.N)
     loss = call.job.loss
     read_lengths(call.frames, logit_lengths, "logit_lengths", job.N, job.steps, "frames")
@@ -665,7 +697,8 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
         each = np.array(<double[:job.N]>loss) if job.N else np.zeros(0)
         if ao is None:
             ao = fresh(1, <cnp.npy_intp *>&job.N, call.job.x_dtype == LF_F64)
-        ao[...] = each
+        with np.errstate(over="ignore"):
+            ao[...] = each
         result = ao
     else:
         result = scalar(ordered_sum(loss, job.N) / (job.N if mode == 1 else 1) if job.N or mode == 2 else float("nan"), call.job.x_dtype == LF_F64)

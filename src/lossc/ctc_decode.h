@@ -11,21 +11,24 @@
 
 #include "ctc_plan.h"
 
-/* Row t of sample n as doubles; returns its maximum, and in *lse what to subtract from its entries. */
+/* Row t of sample n as doubles; returns its maximum, and in *lse what to subtract from its entries: NaN if one of them is. */
 static double decode_row(const LfCtcDecode *j, ptrdiff_t n, ptrdiff_t t, double *row, double *lse)
 {
     double top = -INFINITY, sum = 0;
+    int nan = 0;
     lf_load_f64(row, j->x + n * j->x_n + t * j->x_t, j->x_dtype, j->x_c, j->C);
-#pragma omp simd reduction(max : top)
-    for (ptrdiff_t c = 0; c < j->C; c++)
+#pragma omp simd reduction(max : top) reduction(| : nan)
+    for (ptrdiff_t c = 0; c < j->C; c++) {
         top = row[c] > top ? row[c] : top;
+        nan |= row[c] != row[c];
+    }
     if (j->from_logits) {
 #pragma omp simd reduction(+ : sum)
         for (ptrdiff_t c = 0; c < j->C; c++)
             sum += lf_exp_neg_f64(row[c] - top);
-        *lse = top + lf_log_f64(sum);
+        *lse = nan ? NAN : top + lf_log_f64(sum);
     } else {
-        *lse = 0;
+        *lse = nan ? NAN : 0;
     }
     return top;
 }
@@ -193,13 +196,16 @@ static void ctc_beam(const LfCtcDecode *j, ptrdiff_t n, char *memory)
     CtcRegion region = {memory, 0};
     CtcBeam b;
     double lse, *row;
+    int known = 1;
     ctc_beam_layout(&region, j, &b, &row);
     memset(b.table, 0xff, (b.mask + 1) * sizeof *b.table);
     b.parent[0] = b.label[0] = -1, b.slot[0] = 0, b.nodes = 1, b.n = 1;
     b.prefix[0] = (CtcPrefix){.by_label = -INFINITY};
-    for (ptrdiff_t t = 0; t < j->frames[n]; t++) {
+    for (ptrdiff_t t = 0; t < j->frames[n] && known; t++) {
         decode_row(j, n, t, row, &lse);
-        beam_frame(j, &b, row, lse);
+        known = lse == lse;
+        if (known)
+            beam_frame(j, &b, row, lse);
     }
     for (ptrdiff_t k = 0; k < j->top; k++) {
         int32_t *out = j->labels + (n * j->top + k) * j->steps;
@@ -211,7 +217,7 @@ static void ctc_beam(const LfCtcDecode *j, ptrdiff_t n, char *memory)
             out[--i] = b.label[node];
         for (i = length; i < j->steps; i++)
             out[i] = -1;
-        j->lengths[n * j->top + k] = length, j->score[n * j->top + k] = k < b.n ? b.prefix[k].total : -INFINITY;
+        j->lengths[n * j->top + k] = length, j->score[n * j->top + k] = !known ? NAN : k < b.n ? b.prefix[k].total : -INFINITY;
     }
 }
 

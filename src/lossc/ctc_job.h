@@ -38,6 +38,7 @@ typedef struct {
     int32_t *classes;                 /* of columns, blank first (large C) */
     double *q;                        /* emissions [block][column][frame]: see ctc_lattice.h */
     double *shift;                    /* by frame: -log of the factor that was taken out of the emissions */
+    double *offset;                   /* by frame: what was subtracted from its entries */
     double *ratio;                    /* by frame: probability = emission * ratio (from logits) */
     uint8_t *rough;                   /* by block: an emission is 0, too small for a double, or NaN */
     double *growth;                   /* by block: log2 of what a path's continuations through it amount to at most; or NULL: no pruning */

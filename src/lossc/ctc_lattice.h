@@ -9,6 +9,7 @@
  * Representation. A state is m 2^e: a double m >= 0 and an exponent e that is an integer held in a double, e = EMPTY where m = 0. That is
  * log space with the logarithm split into an exact integer and a mantissa: its range is unlimited, and rounding is relative to the probability,
  * not to its logarithm. No exp or log in the recursion. Emissions come divided by a factor common to a frame, which only shifts the result.
+ * Integers are exact to 2^53; where Z itself is less than 2^-(2^51) see ctc_far_emission().
  *
  * Two ways through a block of 8 frames, from the same states to the same states:
  *  ctc_exact   aligns and renormalises in every frame. Always right; some 4 times slower.
@@ -40,7 +41,8 @@
 #include "ctc_vector.h"
 
 #define F LF_CTC_FRAMES
-#define EMPTY -0x1p1000 /* exponent of 0: below all others, and differences are finite */
+#define EMPTY -0x1p1020 /* exponent of 0: below all others, and differences are finite */
+#define CTC_LOG2E 0x1.71547652b82fep+0
 #define SLOPE 56.0
 #define TINY 0x1p-440
 #define TINY_BITS 440
@@ -254,9 +256,25 @@ INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, cons
 
 /* ---- a block, exact ------------------------------------------------------------------------------------------------------------------- */
 
-/* Emissions of a block as mantissas and exponents: m[column][frame], then e likewise. */
-static void ctc_split(const LfCtcSample *u, ptrdiff_t b, double *m)
+/* An emission, whose logarithm is x, where even log2 Z is below -FAR. Sums of exponents must be exact for occupancies to be probabilities, so they
+ * are counted in two digits of one double: the lower adds up exponents as they are, limited to +-FAR_LOW, and the number of paths; the upper, of
+ * weight `step`, counts whole units, of which log2 Z has less than 2^50 / step. Entries that differ by less than a unit are equal here, and paths
+ * that are equal so far are weighed by their lower digits. The units are those of the entry itself, whose distance x to the frame's factor has
+ * lost the `offset` that lies between them: that is all its lower digit holds. */
+#define FAR 0x1p51
+#define FAR_LOW 4096.0
+INLINE double ctc_far_emission(const CtcSplit *s, double x, double offset, double *e)
 {
+    const double between = fabs(offset) * CTC_LOG2E < FAR_LOW ? offset : 0, units = ceil((x + between) * CTC_LOG2E / s->unit);
+    const double log2p = CTC_LOG2E * (units < 0 ? -between : x), low = log2p > -FAR_LOW ? log2p : -FAR_LOW, whole = floor(low);
+    *e = (units < 0 ? units * s->step : 0) + whole;
+    return lf_exp_f64((low - whole) * 0x1.62e42fefa39efp-1);
+}
+
+/* Emissions of a block as mantissas and exponents: m[column][frame], then e likewise. */
+static void ctc_split(const LfCtcSample *u, ptrdiff_t b, const CtcSplit *split)
+{
+    double *m = split->m;
     const ptrdiff_t size = u->columns * F;
     const double *q = u->q + b * size;
     double *e = m + size;
@@ -267,8 +285,10 @@ static void ctc_split(const LfCtcSample *u, ptrdiff_t b, double *m)
     }
     if (u->rough[b])
         for (ptrdiff_t i = 0; i < size; i++)
-            if (q[i] < 0) { /* a logarithm; beyond 2^40 its fraction is below rounding */
-                e[i] = floor(q[i] * 0x1.71547652b82fep+0);
+            if (q[i] < 0 && split->unit > 0) {
+                m[i] = ctc_far_emission(split, q[i], u->offset[b * F + i % F], &e[i]);
+            } else if (q[i] < 0) { /* a logarithm; beyond 2^40 its fraction is below rounding */
+                e[i] = floor(q[i] * CTC_LOG2E);
                 m[i] = e[i] < -0x1p40 ? 1 : lf_exp_f64((q[i] - e[i] * LF_LN2_HI) - e[i] * LF_LN2_LO);
             }
 }
@@ -280,16 +300,16 @@ INLINE void ctc_normalise(V *m, V *e)
     *m = ctc_select(some, ctc_mantissa(*m), ctc_splat(0));
 }
 
-/* Advance as ctc_fast_block does, by any number of frames; m: scratch for 2 x columns x F doubles. */
+/* Advance as ctc_fast_block does, by any number of frames. */
 static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
-                      double *split)
+                      const CtcSplit *split)
 {
     const ptrdiff_t frames = ctc_frames_in(u, b), size = u->columns * F;
     const V zero = ctc_splat(0), empty = ctc_splat(EMPTY);
     V left[F], left_e[F], blank[F];
     for (int k = 0; k < F; k++)
         left[k] = blank[k] = zero, left_e[k] = empty;
-    const double *pb = split + u->blank * F;
+    const double *pb = split->m + u->blank * F;
 
     ctc_split(u, b, split);
     ctc_range(u, dir, b, in, o, out);
@@ -301,8 +321,8 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
         ctc_load_state(in, v, &B, &L, &eB, &eL);
         ctc_normalise(&B, &eB);
         ctc_normalise(&L, &eL);
-        ctc_emissions(p, split, u->column[dir] + i);
-        ctc_emissions(e, split + size, u->column[dir] + i);
+        ctc_emissions(p, split->m, u->column[dir] + i);
+        ctc_emissions(e, split->m + size, u->column[dir] + i);
         const V skip = *(const V *)(u->skip[dir] + i);
         const VI skips = skip > zero;
         for (int f = 0; f < F; f++)
@@ -371,7 +391,7 @@ typedef struct {
 } CtcPace;
 
 static int ctc_advance(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
-                       double floor, double *split, CtcPace *pace)
+                       double floor, const CtcSplit *split, CtcPace *pace)
 {
     const size_t size = (size_t)u->columns * F * sizeof(double);
     if (o)
@@ -455,7 +475,7 @@ static double ctc_bound(const LfCtcSample *u, CtcWork *w)
     for (ptrdiff_t b = 0; b < u->blocks; b++) {
         CtcState *out = &w->half[b & 1];
         if (u->rough[b] || ctc_frames_in(u, b) < F)
-            ctc_exact(u, 0, b, in, out, NULL, NULL, w->split);
+            ctc_exact(u, 0, b, in, out, NULL, NULL, &w->split);
         else
             ctc_fast(u, 0, b, in, out, NULL, NULL, 0);
         ctc_narrow(out);
@@ -474,34 +494,6 @@ static void ctc_clip(CtcState *s, double floor)
         s->lo++;
     while (s->lo < s->hi && ctc_top(s, s->hi - 1) < floor)
         s->hi--;
-}
-
-/* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
-static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, int whole, CtcWork *work)
-{
-    CtcWork *w = &work[dir];
-    CtcPace pace = {0, 0};
-    const ptrdiff_t count = ctc_half_blocks(u, dir);
-    double floor = -INFINITY;
-    if (u->growth) {
-        w->bound = whole && dir ? work[0].bound : ctc_bound(u, w);
-        floor = w->bound > EMPTY ? w->bound - PRUNED : -INFINITY;
-        for (ptrdiff_t b = 0; b < u->blocks; b++)
-            floor -= u->growth[b];
-    }
-    CtcState *in = &w->checkpoint[0];
-    ctc_start(in);
-    for (ptrdiff_t j = 0; j < count; j++) {
-        const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
-        const ptrdiff_t b = ctc_block(u, dir, j);
-        CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
-        floor += u->growth ? u->growth[b] : 0;
-        w->hard[j] = (uint8_t)ctc_advance(u, dir, b, in, out, gradient && u->keep ? &w->slot[j] : NULL, NULL, floor, w->split, &pace);
-        if (u->growth)
-            ctc_clip(out, floor);
-        in = out;
-    }
-    w->end = *in;
 }
 
 /* Z = m 2^e, m in [1, 2) or 0, from the states of both directions where they meet. Products of mantissas lie within 2^-880 .. 2^924. */
@@ -533,6 +525,77 @@ static double ctc_meet(const LfCtcSample *u, const CtcState *a, const CtcState *
     return m[0];
 }
 
+/* Whether log2 Z can be below -FAR. */
+static int ctc_may_be_far(const LfCtcSample *u)
+{
+    double total = 0;
+    for (ptrdiff_t b = 0; b < u->blocks; b++) {
+        const double *q = u->q + b * u->columns * F;
+        double least = 0;
+        for (ptrdiff_t i = 0; u->rough[b] && i < u->columns * F; i++)
+            least = q[i] < least ? q[i] : least;
+        total += F * least;
+    }
+    return total < -FAR / 2;
+}
+
+/* How far exponents are to be taken: by Z, from a pass over all frames whose exponents are rounded where they are far, which a logarithm is too. */
+static void ctc_look_far(const LfCtcSample *u, CtcWork *w)
+{
+    CtcState *in = &w->checkpoint[0];
+    CtcPace pace = {0, 0};
+    w->split.unit = w->split.step = 0;
+    if (!ctc_may_be_far(u))
+        return;
+    ctc_start(in);
+    for (ptrdiff_t b = 0; b < u->blocks; b++) {
+        CtcState *out = &w->half[b & 1];
+        ctc_advance(u, 0, b, in, out, NULL, NULL, -INFINITY, &w->split, &pace);
+        in = out;
+    }
+    ctc_start(&w->checkpoint[0]);
+    w->z = ctc_meet(u, in, &w->checkpoint[0], &w->exponent);
+    if (!(w->z > 0 && w->exponent < -FAR))
+        return;
+    w->split.step = 4 * FAR_LOW;
+    while (w->split.step < 4 * FAR_LOW * (double)u->steps)
+        w->split.step *= 2;
+    w->split.unit = ctc_pow2(ctc_exponent(ctc_splat(-w->exponent)))[0] * (w->split.step * 0x1p-49);
+}
+
+/* The first half of a direction, from the start to where both meet; with `gradient` what the second halves need is kept. */
+static void ctc_first_half(const LfCtcSample *u, int dir, int gradient, int whole, CtcWork *work)
+{
+    CtcWork *w = &work[dir];
+    CtcPace pace = {0, 0};
+    const ptrdiff_t count = ctc_half_blocks(u, dir);
+    double floor = -INFINITY;
+    if (whole && dir)
+        w->split.unit = work[0].split.unit, w->split.step = work[0].split.step;
+    else
+        ctc_look_far(u, w);
+    const int prunes = u->growth && !(w->split.unit > 0);
+    if (prunes) {
+        w->bound = whole && dir ? work[0].bound : ctc_bound(u, w);
+        floor = w->bound > EMPTY ? w->bound - PRUNED : -INFINITY;
+        for (ptrdiff_t b = 0; b < u->blocks; b++)
+            floor -= u->growth[b];
+    }
+    CtcState *in = &w->checkpoint[0];
+    ctc_start(in);
+    for (ptrdiff_t j = 0; j < count; j++) {
+        const int opens = gradient && !u->keep && (j + 1) % u->group == 0 && j + 1 < count;
+        const ptrdiff_t b = ctc_block(u, dir, j);
+        CtcState *out = opens ? &w->checkpoint[(j + 1) / u->group] : &w->half[j & 1];
+        floor += prunes ? u->growth[b] : 0;
+        w->hard[j] = (uint8_t)ctc_advance(u, dir, b, in, out, gradient && u->keep ? &w->slot[j] : NULL, NULL, floor, &w->split, &pace);
+        if (prunes)
+            ctc_clip(out, floor);
+        in = out;
+    }
+    w->end = *in;
+}
+
 /* Frames of group g of the other direction's half, near the pairs that `state` of this direction holds: its mass cannot move further right
  * than one pair a frame, and what lies outside has no occupancy that counts. */
 static void ctc_again(const LfCtcSample *u, int dir, ptrdiff_t g, const CtcState *state, const CtcWork *other, CtcWork *w)
@@ -549,7 +612,7 @@ static void ctc_again(const LfCtcSample *u, int dir, ptrdiff_t g, const CtcState
         CtcState *out = &w->again[j & 1];
         const ptrdiff_t b = ctc_block(u, 1 - dir, j);
         if (other->hard[j])
-            ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, w->split);
+            ctc_exact(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, &w->split);
         else
             ctc_fast(u, 1 - dir, b, in, out, &w->slot[j - first], NULL, 0);
         in = out;
@@ -577,7 +640,7 @@ static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const Ctc
         if (!u->keep && ((j + 1) % u->group == 0 || j == ctc_half_blocks(u, 1 - dir) - 1))
             ctc_again(u, dir, j / u->group, in, other, w);
         const CtcOccupancy o = {u->keep ? &other->slot[j] : &w->slot[j % u->group], 1 / z, e, w->column, w->last, w->states};
-        ctc_advance(u, dir, b, in, out, NULL, &o, 0, w->split, &pace);
+        ctc_advance(u, dir, b, in, out, NULL, &o, 0, &w->split, &pace);
         ctc_prune(out, w->last);
         emit(context, b);
         in = out;

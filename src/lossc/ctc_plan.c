@@ -42,6 +42,7 @@ static void take_sample(CtcRegion *r, const LfCtcJob *j, LfCtcSample *u)
     }
     u->classes = ctc_take(r, (size_t)u->columns, sizeof(int32_t));
     u->shift = ctc_take(r, frames, sizeof(double));
+    u->offset = ctc_take(r, frames, sizeof(double));
     u->ratio = ctc_take(r, j->from_logits ? frames : 0, sizeof(double));
     u->rough = ctc_take(r, (size_t)u->blocks, 1);
     u->growth = u->pairs < PRUNE_PAIRS ? NULL : ctc_take(r, (size_t)u->blocks, sizeof(double));

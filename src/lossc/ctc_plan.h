@@ -20,6 +20,13 @@ typedef struct {
     int exact;
 } CtcStored;
 
+/* Where ctc_exact has a block's emissions as mantissas and exponents, and how it takes exponents where all paths are far below the
+ * frames' factors, see ctc_far_emission(). unit 0: as they are. */
+typedef struct {
+    double *m;
+    double unit, step;
+} CtcSplit;
+
 /* What one direction of one sample works in. */
 typedef struct {
     CtcState half[2], rest[2], again[2]; /* each pair alternates; `again` recomputes the other direction's frames */
@@ -28,8 +35,10 @@ typedef struct {
     CtcStored *slot;                     /* keep: one for each block of the half; else one for each block of a group of the other's */
     double bound;                        /* of Z, from below: see ctc_bound() */
     uint8_t *hard;                       /* by block of the half: done by ctc_exact */
-    double *column, *last, *split;       /* sums of occupancies [column][frame]; occupancies by pair; emissions for ctc_exact */
-    double *states;                      /* occupancies [frame][blank, label][pair] of a block, or NULL */
+    double *column, *last;               /* sums of occupancies [column][frame]; occupancies by pair */
+    CtcSplit split;
+    double z, exponent; /* Z itself, where split.unit > 0 */
+    double *states;     /* occupancies [frame][blank, label][pair] of a block, or NULL */
 } CtcWork;
 
 /* The same for an alignment. */
@@ -78,7 +87,7 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
         ctc_take_state(r, u, &w->again[i]);
     }
     w->hard = ctc_take(r, count + 1, 1);
-    w->split = ctc_take(r, 2 * columns, sizeof(double));
+    w->split.m = ctc_take(r, 2 * columns, sizeof(double));
     w->checkpoint = ctc_take(r, groups, sizeof *w->checkpoint);
     for (size_t g = 0; g < groups; g++) {
         double *m = ctc_take(r, (size_t)u->pairs * 4, sizeof(double));
