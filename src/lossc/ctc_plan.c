@@ -206,11 +206,11 @@ void lf_ctc_plan(LfCtcJob *j, char *memory)
 
 /* ---- working memory ------------------------------------------------------------------------------------------------------------------- */
 
-/* A large block stays for the next call: the system would clear its pages anew, for long utterances as much work as the lattice itself.
- * Blocks that the C library keeps by itself are left to it. At most one block stays, of at most KEPT_MOST, as long as calls use it. */
-#define KEPT_LEAST ((size_t)16 << 20)
+/* A block stays for the next call: the system would clear its pages anew, half the work of an alignment and of a long utterance. Smaller ones
+ * the C library keeps by itself. At most one block stays, of at most KEPT_MOST, as long as calls need an eighth of it or more. */
+#define KEPT_LEAST ((size_t)128 << 10)
 #define KEPT_MOST ((size_t)96 << 20)
-#define KEPT_CALLS 64 /* that may go by without use */
+#define KEPT_CALLS 64 /* that may go by without such need */
 
 /* Stands right before the memory, which is 64-byte aligned. */
 typedef struct {
@@ -225,9 +225,12 @@ static atomic_int idle;
 void *lf_ctc_borrow(size_t size)
 {
     CtcBlock *b = NULL;
-    if (size >= KEPT_LEAST || (atomic_load(&kept) && atomic_fetch_add(&idle, 1) >= KEPT_CALLS))
+    const int large = size >= KEPT_LEAST, stale = atomic_load(&kept) && atomic_fetch_add(&idle, 1) >= KEPT_CALLS;
+    if (large || stale)
         b = atomic_exchange(&kept, NULL);
-    if (b && size >= KEPT_LEAST && size <= b->size)
+    if (large && (!b || size >= b->size / 8))
+        atomic_store(&idle, 0);
+    if (b && large && size <= b->size && (!stale || size >= b->size / 8))
         return b + 1;
     if (b)
         free(b->start);
@@ -242,10 +245,8 @@ void *lf_ctc_borrow(size_t size)
 void lf_ctc_return(void *memory)
 {
     CtcBlock *b = (CtcBlock *)memory - 1;
-    if (b->size >= KEPT_LEAST && b->size <= KEPT_MOST) {
-        atomic_store(&idle, 0);
+    if (b->size >= KEPT_LEAST && b->size <= KEPT_MOST)
         b = atomic_exchange(&kept, b);
-    }
     if (b)
         free(b->start);
 }
