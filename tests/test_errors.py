@@ -479,6 +479,7 @@ WORDS = [
     ("softmax over no axis", TypeError, ["axis", "None"], lambda: F.softmax([1.0, 2.0], axis=None)),
     ("softmax over a float", TypeError, ["axis", "-1.0"], lambda: F.softmax([1.0, 2.0], axis=-1.0)),
     ("power of float32", ValueError, ["power"], lambda: F.tweedie_nll_loss([1.0], [1.0], power=np.float32(0.5))),
+    ("power in an array", ValueError, ["power"], lambda: F.tweedie_nll_loss([1.0], [1.0], power=np.array(0.5))),
     ("blank none", TypeError, ["blank"], lambda: lf.CTCLoss(blank=None)),
     ("blank far", ValueError, ["blank"], lambda: lf.RNNTLoss(blank=10**12)),
     ("no class weights", ValueError, ["weight", "(0,)"], lambda: lf.CrossEntropyLoss(weight=[])),

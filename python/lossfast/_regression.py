@@ -561,7 +561,9 @@ def tweedie_nll_loss(input, target, *, power=1.5, reduction="mean", weight=None,
 
 def _tweedie_power(power):
     """`power`, refused where there is no distribution of it."""
-    if np.ndim(power) == 0 and np.asarray(power).dtype.kind in "fiu" and 0 < power < 1:
+    if isinstance(power, np.ndarray) and power.ndim == 0:
+        power = power[()]
+    if isinstance(power, (float, np.floating)) and 0 < power < 1:
         raise ValueError(f"power: there is no Tweedie distribution of a power between 0 and 1, got {power}")
     return power
 
