@@ -16,6 +16,9 @@
 #include "real.h"
 #define T_CODE LF_F32
 #define T_LANES LF_LANES
+#if defined __F16C__
+#define T_HALVES /* sums read halves as they are */
+#endif
 #include "vmath.h"
 #include "pack.h"
 #include "formulas.h"

@@ -20,11 +20,23 @@
 #endif
 
 typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p);
-typedef void (*NAME(Loop))(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
+typedef void (*NAME(Loop))(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
 
-/* The one loop, over whole groups. `want` is a constant wherever this is inlined, so each loop below holds only what it asks for. */
-static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y, const T *z, const T *param, ptrdiff_t n, T k, T *const *out,
-                              double *acc, I *bad)
+/* The group from element i on, a multiple of T_LANES: where it is if its dtype is T's, else converted, in registers where they suffice. */
+static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t i, T *group)
+{
+#ifdef LF_T_FLOAT
+    if (dtype != T_CODE) {
+        lf_half_run_to_f32(group, (const char *)array + 2 * i, dtype, T_LANES);
+        return group;
+    }
+#endif
+    return (const T *)array + i;
+}
+
+/* The one loop, over whole groups. `want` and `dtype` are constants wherever this is inlined, so each loop below holds only what it asks for. */
+static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param, ptrdiff_t n, T k,
+                              T *const *out, double *acc, I *bad)
 {
     T p[2 * LF_PARAMS];
     memcpy(p, param, sizeof p);
@@ -32,10 +44,11 @@ static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y,
     I flag[T_LANES] = {0};
     memcpy(sum, acc, sizeof sum);
     for (ptrdiff_t i = 0; i < n; i += T_LANES) {
-        T v[T_LANES];
+        T v[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
+        const T *x = NAME(elem_group)(xs, dtype, i, gx), *y = NAME(elem_group)(ys, dtype, i, gy), *z = NAME(elem_group)(zs, dtype, i, gz);
 #pragma omp simd
         for (I l = 0; l < T_LANES; l++) {
-            const NAME(VG) r = f(x[i + l], y[i + l], z[i + l], p);
+            const NAME(VG) r = f(x[l], y[l], z[l], p);
             v[l] = r.v;
             if (want & LF_WANT_V)
                 out[0][i + l] = r.v + r.c; /* c: what rounding dropped, see formulas.h */
@@ -59,19 +72,26 @@ static inline void NAME(loop)(NAME(Formula) f, int want, const T *x, const T *y,
     memcpy(acc, sum, sizeof sum);
 }
 
-#define LF_STAMP(kind, want, name)                                                                                                                   \
-    static void NAME(kind##_##name)(const T *x, const T *y, const T *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)            \
+#define LF_STAMP(kind, want, dtype, name)                                                                                                            \
+    static void NAME(kind##_##name)(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)   \
     {                                                                                                                                                \
-        NAME(loop)(NAME(lf_loss_##name), want, x, y, z, p, n, k, out, acc, bad);                                                                     \
+        NAME(loop)(NAME(lf_loss_##name), want, dtype, x, y, z, p, n, k, out, acc, bad);                                                              \
     }
 #define ELEM(name, inputs, params)                                                                                                                   \
-    LF_STAMP(sum, LF_WANT_SUM, name)                                                                                                                 \
-    LF_STAMP(map, LF_WANT_V, name)                                                                                                                   \
-    LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, name)                                                                                                   \
-    LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, name)                                                                                      \
-    LF_STAMP(check, LF_WANT_BAD, name)
+    LF_STAMP(sum, LF_WANT_SUM, T_CODE, name)                                                                                                         \
+    LF_STAMP(map, LF_WANT_V, T_CODE, name)                                                                                                           \
+    LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, T_CODE, name)                                                                                           \
+    LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, T_CODE, name)                                                                              \
+    LF_STAMP(check, LF_WANT_BAD, T_CODE, name)
 #include "losses.def"
 #undef ELEM
+#ifdef T_HALVES
+#define ELEM(name, inputs, params)                                                                                                                   \
+    LF_STAMP(f16, LF_WANT_SUM, LF_F16, name)                                                                                                         \
+    LF_STAMP(bf16, LF_WANT_SUM, LF_BF16, name)
+#include "losses.def"
+#undef ELEM
+#endif
 #undef LF_STAMP
 
 static const NAME(Loop) NAME(elem_loops)[][LF_LOOPS] = {
@@ -79,6 +99,14 @@ static const NAME(Loop) NAME(elem_loops)[][LF_LOOPS] = {
 #include "losses.def"
 #undef ELEM
 };
+
+#ifdef T_HALVES
+static const NAME(Loop) NAME(elem_half_sums)[][2] = {
+#define ELEM(name, inputs, params) {[LF_F16] = NAME(f16_##name), [LF_BF16] = NAME(bf16_##name)},
+#include "losses.def"
+#undef ELEM
+};
+#endif
 
 /* Whether a loop writes output q. */
 static inline int NAME(elem_writes)(int kind, int q) { return kind == LF_FULL || (kind == LF_GRAD ? q == 1 : kind != LF_SUM && q == 0); }
@@ -173,6 +201,28 @@ static void NAME(elem_inputs)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, T (*
 {
     for (int q = 0; q < LF_INPUTS; q++)
         a[q] = j->in[q].data ? NAME(elem_in)(j, &j->in[q], i, n, buf[q]) : a[0];
+}
+
+/* A sum's whole groups among elements i .. i + n, where all inputs are runs of one half format: how many elements that was. */
+static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, const T *p, double *acc, I *bad)
+{
+#ifdef T_HALVES
+    const int dtype = j->in[0].dtype;
+    const void *at[LF_INPUTS];
+    if (j->ndim != 1 || dtype > LF_BF16)
+        return 0;
+    for (int q = 0; q < LF_INPUTS; q++) {
+        const LfArray *a = &j->in[j->in[q].data ? q : 0];
+        if (a->dtype != dtype || a->stride[0] != 2)
+            return 0;
+        at[q] = a->data + 2 * i;
+    }
+    n -= n % T_LANES;
+    NAME(elem_half_sums)[j->loss][dtype](at[0], at[1], at[2], p, n, 1, NULL, acc, bad);
+    return n;
+#else
+    return 0;
+#endif
 }
 
 /* First element of some outside a formula's domain, masked ones aside: 4 * index + argument, or -1. */
@@ -297,17 +347,19 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         const T *a[LF_INPUTS];
         T *out[LF_OUTS];
         I bad = 0;
-        NAME(elem_inputs)(j, i, n, in, a);
+        const ptrdiff_t done = kind == LF_SUM ? NAME(elem_sum_halves)(j, i, n, p, acc, &bad) : 0;
+        NAME(elem_inputs)(j, i + done, n - done, in, a);
         for (int q = 0; q < LF_OUTS; q++) {
             T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i) : NULL;
             out[q] = direct ? direct : o[q];
         }
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
-        NAME(elem_run)(j->loss, kind, a, p, n, k, out, acc, &bad);
+        NAME(elem_run)(j->loss, kind, a, p, n - done, k, out, acc, &bad);
         if (full && j->sum && !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
             NAME(elem_run)(j->loss, j->grad[0].data ? LF_GRAD : LF_SUM, a, p, n, k, out, acc, &bad);
         if (bad && first_bad < 0) {
+            NAME(elem_inputs)(j, i, n, in, a);
             first_bad = NAME(elem_find_bad)(j->loss, a, p, j->where.data ? f.m : NULL, n);
             first_bad += first_bad < 0 ? 0 : 4 * i;
         }

@@ -65,19 +65,24 @@ static inline void lf_store_fence(void)
 #endif
 }
 
-/* Runs of float16 to float and back by the processor's conversion: 2 to 5 times the integer form's speed up, 4 to 10 times down; same results but for
- * the quiet bit of a NaN. Return how many elements were done, a multiple of 8; the integer loop takes the rest. */
-static inline ptrdiff_t lf_f16_run_to_f32(float *restrict dst, const char *src, ptrdiff_t n)
+/* Runs of halves to float and back. float16 by the processor's conversion: 2 to 5 times the integer form's speed up, 4 to 10 times down; same
+ * results but for the quiet bit of a NaN. bfloat16: gcc's own loop loads twice what it widens; mse_loss of 10^7 takes 1.3 times as long with it.
+ * Return how many elements were done, a multiple of 8; the plain loop takes the rest. */
+static inline ptrdiff_t lf_half_run_to_f32(float *restrict dst, const char *src, int dtype, ptrdiff_t n)
 {
     ptrdiff_t i = 0;
 #if defined __AVX512F__
-    for (; i + 16 <= n; i += 16)
+    for (; dtype == LF_F16 && i + 16 <= n; i += 16)
         _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(src + 2 * i))));
-#elif defined __F16C__
-    for (; i + 8 <= n; i += 8)
+    for (; dtype == LF_BF16 && i + 16 <= n; i += 16)
+        _mm512_storeu_si512(dst + i, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(src + 2 * i))), 16));
+#elif defined __F16C__ && defined __AVX2__
+    for (; dtype == LF_F16 && i + 8 <= n; i += 8)
         _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + 2 * i))));
+    for (; dtype == LF_BF16 && i + 8 <= n; i += 8)
+        _mm256_storeu_si256((void *)(dst + i), _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(src + 2 * i))), 16));
 #else
-    (void)dst, (void)src, (void)n;
+    (void)dst, (void)src, (void)dtype, (void)n;
 #endif
     return i;
 }
@@ -147,8 +152,8 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
         return;
     }
 #ifdef LF_T_FLOAT
-    if (dtype == LF_F16 && stride == 2) {
-        ptrdiff_t done = lf_f16_run_to_f32(dst, src, n);
+    if (stride == 2 && (dtype == LF_F16 || dtype == LF_BF16)) {
+        ptrdiff_t done = lf_half_run_to_f32(dst, src, dtype, n);
         dst += done, src += 2 * done, n -= done;
     }
 #endif
