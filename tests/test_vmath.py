@@ -32,7 +32,7 @@ FUNCTIONS = {  # reference, domain, bounds for float32 and float64, worst float3
 
 
 def compute(name, x):
-    return _core.Elementwise(name, ("input",))(x, None, None, None, "none", None, None)
+    return _core.elementwise(name, ("input",))(x, None, None, None, "none", None, None)
 
 
 def worst(got, exact):

@@ -9,14 +9,14 @@ _INF = float("inf")
 _PAIR = ("input", "target")
 _PROBABILITY = "a probability from 0 to 1"
 
-_BCE = _core.Elementwise("bce", _PAIR, requires={"input": _PROBABILITY, "target": _PROBABILITY}, same_shape=True)
-_BCE_LOGITS = _core.Elementwise("bce_logits", _PAIR, same_shape=True)
-_BCE_LOGITS_POS_WEIGHT = _core.Elementwise("bce_logits_pos_weight", (*_PAIR, "pos_weight"), same_shape=True)
-_FOCAL = _core.Elementwise(
+_BCE = _core.elementwise("bce", _PAIR, requires={"input": _PROBABILITY, "target": _PROBABILITY}, same_shape=True)
+_BCE_LOGITS = _core.elementwise("bce_logits", _PAIR, same_shape=True)
+_BCE_LOGITS_POS_WEIGHT = _core.elementwise("bce_logits_pos_weight", (*_PAIR, "pos_weight"), same_shape=True)
+_FOCAL = _core.elementwise(
     "sigmoid_focal", _PAIR, limits=(("alpha", -_INF, 1.0, "a number of at most 1"), ("gamma", 0.0, _INF, "a number of at least 0")), same_shape=True
 )
-_MULTILABEL = _core.Elementwise("bce_logits", _PAIR, row_mean=True, same_shape=True)
-_SOFT_MARGIN = _core.Elementwise("soft_margin", _PAIR)
+_MULTILABEL = _core.elementwise("bce_logits", _PAIR, row_mean=True, same_shape=True)
+_SOFT_MARGIN = _core.elementwise("soft_margin", _PAIR)
 
 
 def binary_cross_entropy(input, target, weight=None, *, size_average=None, reduce=None, reduction="mean", where=None, out=None):

@@ -1,36 +1,24 @@
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
 LOSSES: dict[str, int]
 
-class Elementwise:
-    name: str
-    args: tuple[str, ...]
-    def __init__(
-        self,
-        kernel: str,
-        args: tuple[str, ...],
-        *,
-        requires: dict[str, str] | None = ...,
-        weight_mean: bool = ...,
-        warn_broadcast: bool = ...,
-        same_shape: bool = ...,
-    ) -> None: ...
-    def __call__(
-        self,
-        x: ArrayLike,
-        y: ArrayLike | None,
-        z: ArrayLike | None,
-        weight: ArrayLike | None,
-        reduction: str,
-        where: ArrayLike | None,
-        out: NDArray[Any] | None,
-        p0: float = ...,
-        p1: float = ...,
-        p2: float = ...,
-        p3: float = ...,
-    ) -> Any: ...
+def elementwise(
+    kernel: str,
+    args: tuple[str, ...],
+    *,
+    limits: tuple[tuple[str, float, float, str], ...] = ...,
+    requires: dict[str, str] | None = ...,
+    weight_mean: bool = ...,
+    row_mean: bool = ...,
+    batch_mean: bool = ...,
+    per_row: bool = ...,
+    warn_broadcast: bool = ...,
+    same_shape: bool = ...,
+    hessian: bool = ...,
+) -> Callable[..., Any]: ...
 
 class ValueAndGrad:
     def __init__(self, f: Any, names: tuple[str, ...], single: bool, hessian: bool) -> None: ...

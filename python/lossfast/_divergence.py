@@ -10,10 +10,10 @@ __all__ = ["js_div", "kl_div"]
 _PAIR = ("input", "target")
 _MEAN = "reduction='mean' divides by the number of elements; reduction='batchmean' is the divergence."
 
-_KL = _core.Elementwise("kl_div", _PAIR, batch_mean=True)
-_KL_LOG = _core.Elementwise("kl_div_log", _PAIR, batch_mean=True)
-_JS = _core.Elementwise("js_div", _PAIR, batch_mean=True)
-_JS_LOG = _core.Elementwise("js_div_log", _PAIR, batch_mean=True)
+_KL = _core.elementwise("kl_div", _PAIR, batch_mean=True)
+_KL_LOG = _core.elementwise("kl_div_log", _PAIR, batch_mean=True)
+_JS = _core.elementwise("js_div", _PAIR, batch_mean=True)
+_JS_LOG = _core.elementwise("js_div_log", _PAIR, batch_mean=True)
 
 
 def kl_div(input, target, *, size_average=None, reduce=None, reduction="mean", log_target=False, where=None, out=None):

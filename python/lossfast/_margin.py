@@ -9,10 +9,10 @@ _INF = float("inf")
 _PAIR = ("input", "target")
 _MARGIN = ("margin", -_INF, _INF, "a number")
 
-_HINGE = _core.Elementwise("hinge", _PAIR)
-_SQUARED_HINGE = _core.Elementwise("squared_hinge", _PAIR)
-_HINGE_EMBEDDING = _core.Elementwise("hinge_embedding", _PAIR, limits=(_MARGIN,))
-_MARGIN_RANKING = _core.Elementwise("margin_ranking", ("input1", "input2", "target"), limits=(_MARGIN,))
+_HINGE = _core.elementwise("hinge", _PAIR)
+_SQUARED_HINGE = _core.elementwise("squared_hinge", _PAIR)
+_HINGE_EMBEDDING = _core.elementwise("hinge_embedding", _PAIR, limits=(_MARGIN,))
+_MARGIN_RANKING = _core.elementwise("margin_ranking", ("input1", "input2", "target"), limits=(_MARGIN,))
 
 
 def hinge_loss(input, target, *, reduction="mean", weight=None, where=None, out=None):

@@ -18,29 +18,29 @@ _POWER = ("power", -1e300, 1e300, "a finite number")
 _COUNTS = {"target": "a number of at least 0"}
 _MEANS = {"input": "a number above 0", "target": "a number of at least 0"}
 
-_L1 = _core.Elementwise("l1", _PAIR, weight_mean=True, warn_broadcast=True)
-_MSE = _core.Elementwise("mse", _PAIR, weight_mean=True, warn_broadcast=True)
-_HUBER = _core.Elementwise("huber", _PAIR, limits=(("delta", *_POSITIVE),), warn_broadcast=True)
-_SMOOTH_L1 = _core.Elementwise("smooth_l1", _PAIR, limits=(("beta", *_NOT_NEGATIVE),), warn_broadcast=True)
-_QUANTILE = _core.Elementwise("quantile", _PAIR, limits=(("q", 0.0, 1.0, "a number from 0 to 1"),), weight_mean=True, warn_broadcast=True)
-_LOG_COSH = _core.Elementwise("log_cosh", _PAIR, weight_mean=True, warn_broadcast=True)
-_GAUSSIAN = _core.Elementwise(
+_L1 = _core.elementwise("l1", _PAIR, weight_mean=True, warn_broadcast=True)
+_MSE = _core.elementwise("mse", _PAIR, weight_mean=True, warn_broadcast=True)
+_HUBER = _core.elementwise("huber", _PAIR, limits=(("delta", *_POSITIVE),), warn_broadcast=True)
+_SMOOTH_L1 = _core.elementwise("smooth_l1", _PAIR, limits=(("beta", *_NOT_NEGATIVE),), warn_broadcast=True)
+_QUANTILE = _core.elementwise("quantile", _PAIR, limits=(("q", 0.0, 1.0, "a number from 0 to 1"),), weight_mean=True, warn_broadcast=True)
+_LOG_COSH = _core.elementwise("log_cosh", _PAIR, weight_mean=True, warn_broadcast=True)
+_GAUSSIAN = _core.elementwise(
     "gaussian_nll", (*_PAIR, "var"), limits=(("full", 0.0, 1.0, "True or False"), ("eps", *_NOT_NEGATIVE)),
     requires={"var": "a variance of at least 0"}, per_row=True,
 )  # fmt: skip
-_POISSON = _core.Elementwise("poisson_nll", _PAIR, limits=(("eps", *_NOT_NEGATIVE),))
-_POISSON_FULL = _core.Elementwise("poisson_nll_full", _PAIR, limits=(("eps", *_NOT_NEGATIVE),))
-_POISSON_LOG = _core.Elementwise("poisson_nll_log", _PAIR)
-_POISSON_LOG_FULL = _core.Elementwise("poisson_nll_log_full", _PAIR)
-_GAMMA_NLL = _core.Elementwise("gamma_nll_log", _PAIR, requires=_COUNTS, weight_mean=True, warn_broadcast=True)
-_TWEEDIE_NLL = _core.Elementwise("tweedie_nll_log", _PAIR, limits=(_POWER,), requires=_COUNTS, weight_mean=True, warn_broadcast=True)
-_TWEEDIE_NLL_1 = _core.Elementwise("poisson_nll_log", _PAIR, weight_mean=True, warn_broadcast=True)
-_POISSON_DEVIANCE = _core.Elementwise("poisson_deviance", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
-_GAMMA_DEVIANCE = _core.Elementwise(
+_POISSON = _core.elementwise("poisson_nll", _PAIR, limits=(("eps", *_NOT_NEGATIVE),))
+_POISSON_FULL = _core.elementwise("poisson_nll_full", _PAIR, limits=(("eps", *_NOT_NEGATIVE),))
+_POISSON_LOG = _core.elementwise("poisson_nll_log", _PAIR)
+_POISSON_LOG_FULL = _core.elementwise("poisson_nll_log_full", _PAIR)
+_GAMMA_NLL = _core.elementwise("gamma_nll_log", _PAIR, requires=_COUNTS, weight_mean=True, warn_broadcast=True)
+_TWEEDIE_NLL = _core.elementwise("tweedie_nll_log", _PAIR, limits=(_POWER,), requires=_COUNTS, weight_mean=True, warn_broadcast=True)
+_TWEEDIE_NLL_1 = _core.elementwise("poisson_nll_log", _PAIR, weight_mean=True, warn_broadcast=True)
+_POISSON_DEVIANCE = _core.elementwise("poisson_deviance", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
+_GAMMA_DEVIANCE = _core.elementwise(
     "gamma_deviance", _PAIR, requires={"input": "a number above 0", "target": "a number above 0"}, weight_mean=True, warn_broadcast=True
 )
-_TWEEDIE_DEVIANCE_3_2 = _core.Elementwise("tweedie_deviance_3_2", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
-_TWEEDIE_DEVIANCE = _core.Elementwise(
+_TWEEDIE_DEVIANCE_3_2 = _core.elementwise("tweedie_deviance_3_2", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
+_TWEEDIE_DEVIANCE = _core.elementwise(
     "tweedie_deviance", _PAIR, limits=(_POWER,), requires=_MEANS | {"target": "a number of at least 0, above 0 for a power of 2 or more"},
     weight_mean=True, warn_broadcast=True,
 )  # fmt: skip

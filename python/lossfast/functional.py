@@ -21,9 +21,9 @@ for _part in (_binary, _ctc, _divergence, _linear, _margin, _regression, _vector
     for _name in _part.__all__:
         globals()[_name].__module__ = __name__
 
-_SIGMOID = _core.Elementwise("sigmoid", ("input",), hessian=False)
-_LOGSIGMOID = _core.Elementwise("logsigmoid", ("input",), hessian=False)
-_SOFTPLUS = _core.Elementwise("softplus", ("input",), hessian=False)
+_SIGMOID = _core.elementwise("sigmoid", ("input",), hessian=False)
+_LOGSIGMOID = _core.elementwise("logsigmoid", ("input",), hessian=False)
+_SOFTPLUS = _core.elementwise("softplus", ("input",), hessian=False)
 
 
 def logsumexp(input, axis=-1, *, keepdims=False, out=None):

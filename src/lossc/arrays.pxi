@@ -127,10 +127,20 @@ cdef tuple shape_of(cnp.ndarray a):
     return tuple([cnp.PyArray_DIM(a, d) for d in range(cnp.PyArray_NDIM(a))])
 
 
+cdef inline bint has_shape(cnp.ndarray a, tuple shape):
+    cdef int d, ndim = cnp.PyArray_NDIM(a)
+    if ndim != len(shape):
+        return False
+    for d in range(ndim):
+        if cnp.PyArray_DIM(a, d) != <Py_ssize_t>shape[d]:
+            return False
+    return True
+
+
 cdef bint may_touch_itself(cnp.ndarray a):
     """Whether elements may share memory: false where each dimension steps over all that the dimensions of smaller steps reach."""
     cdef Py_ssize_t reach = cnp.PyArray_ITEMSIZE(a)
-    if cnp.PyArray_SIZE(a) < 2:
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_SIZE(a) < 2:
         return False
     for step, n in sorted([(abs(s), n) for s, n in zip((<object>a).strides, (<object>a).shape) if n > 1]):
         if step < reach:
@@ -139,31 +149,68 @@ cdef bint may_touch_itself(cnp.ndarray a):
     return False
 
 
-cdef cnp.ndarray check_out(object out, str name, tuple shape, object dtype, tuple others, bint in_place=False):
+cdef inline void span(cnp.ndarray a, char **low, char **high) noexcept:
+    """The bytes between which an array's elements lie."""
+    cdef Py_ssize_t reach
+    cdef int d
+    low[0] = high[0] = <char *>cnp.PyArray_DATA(a)
+    for d in range(cnp.PyArray_NDIM(a)):
+        reach = cnp.PyArray_STRIDE(a, d) * (cnp.PyArray_DIM(a, d) - 1)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    high[0] += cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline bint apart(cnp.ndarray a, cnp.ndarray b):
+    """Whether one array's elements all lie before the other's, or there are none."""
+    cdef char *a_low
+    cdef char *a_high
+    cdef char *b_low
+    cdef char *b_high
+    span(a, &a_low, &a_high)
+    span(b, &b_low, &b_high)
+    return a_high <= b_low or b_high <= a_low or cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0
+
+
+cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
+    """Whether two arrays have an element's byte in common."""
+    return not apart(a, b) and np.shares_memory(a, b, max_work=10_000_000)
+
+
+cdef cnp.ndarray check_out(object out, str name, tuple shape, cnp.dtype dtype, tuple others, bint in_place=False):
     """An output array given by the user: of the right shape and dtype, writeable, and apart from the others of the call.
 
     With `in_place` it may be the first of them: the kernel has then read what it overwrites, and reads it no more.
     """
-    if type(out) is not np.ndarray and not isinstance(out, np.memmap):
+    cdef cnp.ndarray a
+    if not cnp.PyArray_CheckExact(out) and not isinstance(out, np.memmap):
         raise TypeError(f"{name}: expected an ndarray to write into, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {out.shape}")
-    if out.dtype != dtype or not out.dtype.isnative:
-        raise TypeError(f"{name}: expected dtype {np.dtype(dtype)}, got {out.dtype}")
-    if not out.flags.writeable:
+    a = <cnp.ndarray>out
+    if not has_shape(a, shape):
+        raise ValueError(f"{name}: expected shape {shape}, got {shape_of(a)}")
+    if a.descr is not dtype and a.descr != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {a.dtype}")
+    if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name}: is read-only")
-    if may_touch_itself(out):
-        raise ValueError(f"{name}: several of its elements may share memory (strides {out.strides})")
+    if may_touch_itself(a):
+        raise ValueError(f"{name}: several of its elements may share memory (strides {(<object>a).strides})")
     for i, other in enumerate(others):
-        if other is None or not np.may_share_memory(out, other):
+        if other is None or apart(a, <cnp.ndarray?>other):
             continue
-        if (in_place and i == 0 and out.ctypes.data == other.ctypes.data and out.shape == other.shape and out.strides == other.strides
-                and out.dtype == other.dtype):
+        if in_place and i == 0 and same_elements(a, <cnp.ndarray>other):
             continue
-        if np.shares_memory(out, other, max_work=10_000_000):
+        if overlap(a, <cnp.ndarray>other):
             raise ValueError(f"{name}: overlaps another array of the call; give "
                              f"{'the very same array as the input, or ' if in_place else ''}one apart from the others")
-    return out
+    return a
+
+
+cdef bint same_elements(cnp.ndarray a, cnp.ndarray b):
+    """Whether two arrays are views of the same elements, each at the same index."""
+    return (cnp.PyArray_DATA(a) == cnp.PyArray_DATA(b) and (<object>a).shape == (<object>b).shape
+            and (<object>a).strides == (<object>b).strides and a.dtype == b.dtype)
 
 
 cdef int reduction_code(object reduction) except -1:
@@ -197,6 +244,10 @@ cdef cnp.dtype float64_dtype = np.dtype(np.float64)
 
 cdef inline cnp.ndarray fresh(int ndim, cnp.npy_intp *shape, bint wide):
     return cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
+
+
+cdef inline cnp.dtype result_dtype(bint wide):
+    return float64_dtype if wide else float32_dtype
 
 
 cdef double ordered_sum(const double *part, Py_ssize_t n) noexcept nogil:

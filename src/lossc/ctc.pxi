@@ -312,7 +312,7 @@ cdef cnp.ndarray ctc_gradient(CtcCall call, Request request, object log_probs, o
     g = gradient_array(request, 0, call.x, "log_probs", (call.targets, out))
     if request.out_for(0) is not None:   # log_probs are read again after the gradient's rows are written
         for other in (call.x, log_probs):
-            if isinstance(other, np.ndarray) and np.may_share_memory(g, other) and np.shares_memory(g, other, max_work=10_000_000):
+            if isinstance(other, np.ndarray) and overlap(g, other):
                 raise ValueError("grad_out: overlaps log_probs")
     return g
 
@@ -356,7 +356,7 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
     if out is not None:
         if mode != 0:
             raise ValueError("out: only with reduction='none'")
-        ao = check_out(out, "out", (N,) if call.batched else (), np.float64 if wide else np.float32, (call.x, call.targets))
+        ao = check_out(out, "out", (N,) if call.batched else (), result_dtype(wide), (call.x, call.targets))
     if request is not None:
         ctc_scale(call, request, mode, True)
         g = ctc_gradient(call, request, log_probs, out)
@@ -665,7 +665,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     if out is not None:
         if mode != 0:
             raise ValueError("out: only with reduction='none'")
-        ao = check_out(out, "out", (job.N,), np.float64 if call.job.x_dtype == LF_F64 else np.float32, (x, call.targets))
+        ao = check_out(out, "out", (job.N,), result_dtype(call.job.x_dtype == LF_F64), (x, call.targets))
     if request is not None:
         if request.hessian:
             raise TypeError("f: rnnt_loss has no Hessian")
@@ -673,7 +673,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
             raise ValueError(f"argnums: rnnt_loss has one argument to differentiate by, logits, got {', '.join(request.names)}")
         ctc_scale(call, request, mode, False)
         g = gradient_array(request, 0, x, "logits", (call.targets, out))
-        if np.may_share_memory(g, x) and np.shares_memory(g, x, max_work=10_000_000):
+        if overlap(g, x):
             raise ValueError("grad_out: overlaps logits")
         call.job.g_n, call.job.g_t, job.g_u, call.job.g_c = [cnp.PyArray_STRIDE(g, n) for n in range(4)]
         job.g, call.job.g_dtype = <char *>cnp.PyArray_DATA(g), dtype_code(g)

@@ -111,6 +111,15 @@ static const NAME(Loop) NAME(elem_half_sums)[][2] = {
 /* Whether a loop writes output q. */
 static inline int NAME(elem_writes)(int kind, int q) { return kind == LF_FULL || (kind == LF_GRAD ? q == 1 : kind != LF_SUM && q == 0); }
 
+/* The m elements of a short group, and for the rest of it the last of them again. */
+static inline void NAME(elem_pad)(const T *from, I m, T *to)
+{
+    const T last = from[m - 1];
+#pragma omp simd
+    for (I l = 0; l < T_LANES; l++)
+        to[l] = l < m ? from[l] : last;
+}
+
 /* Any number of elements. The last short group is padded with its last element, and its terms, which no sum over a group could tell from
  * the padding, come from LF_MAP. */
 static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)
@@ -125,17 +134,18 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
     T pad[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
     double unused[T_SUMS] = {0};
     for (int q = 0; q < LF_INPUTS; q++)
-        for (int l = 0; l < T_LANES; l++)
-            pad[q][l] = in[q][whole + (l < m ? l : m - 1)];
+        NAME(elem_pad)(in[q] + whole, m, pad[q]);
     if (kind != LF_SUM)
         loop[kind](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
     for (int q = 0; q < LF_OUTS; q++)
         if (NAME(elem_writes)(kind, q))
             memcpy(out[q] + whole, spill[q], m * sizeof(T));
     if (kind == LF_SUM || kind == LF_GRAD) {
-        T v[T_LANES] = {0};
+        T v[T_LANES];
         loop[LF_MAP](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
-        memcpy(v, spill[0], m * sizeof(T));
+#pragma omp simd
+        for (I l = 0; l < T_LANES; l++)
+            v[l] = l < m ? spill[0][l] : 0;
 #pragma omp simd
         for (int l = 0; l < T_SUMS; l++)
             acc[l] += T_TERMS(v, l);

@@ -103,13 +103,12 @@ cdef object gradient_dtype(cnp.ndarray a, str name):
 
 cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name, tuple others, bint in_place=False):
     """The array for the gradient by `a`: the user's, checked, or a fresh one of its shape and dtype. Alone it may be the first of `others`."""
-    dtype = gradient_dtype(a, name)
+    cdef cnp.dtype dtype = gradient_dtype(a, name)
     out = request.out_for(i)
     if out is None:
-        return np.empty(shape_of(a), dtype)
+        return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), dtype.type_num, 0)
     for other in request.out[:i]:
-        if isinstance(other, np.ndarray) and isinstance(out, np.ndarray) and np.may_share_memory(out, other):
-            if np.shares_memory(out, other, max_work=10_000_000):
-                raise ValueError(f"grad_out[{i}]: overlaps another gradient's array")
+        if isinstance(other, np.ndarray) and isinstance(out, np.ndarray) and overlap(out, other):
+            raise ValueError(f"grad_out[{i}]: overlaps another gradient's array")
     return check_out(out, "grad_out" if request.single else f"grad_out[{i}]", shape_of(a), dtype, others,
                      in_place and len(request.out) == 1)

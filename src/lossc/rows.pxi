@@ -1,28 +1,25 @@
 # The softmax family: one class axis, every other axis a position.
 
-cdef void run_row_blocks(const LfRowJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+cdef void row_block(const LfRowJob *job, bint labels_only, Py_ssize_t b) noexcept nogil:
+    if labels_only:
+        K.label_block(job, b)
+    else:
+        K.row_block(job, b)
+
+
+cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t blocks, int threads) noexcept nogil:
     cdef Py_ssize_t b
     if threads == 1:
         for b in range(blocks):
-            K.row_block(job, b)
+            row_block(job, labels_only, b)
     else:
         for b in prange(blocks, schedule="static", num_threads=threads):
-            K.row_block(job, b)
-
-
-cdef void run_label_blocks(const LfRowJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t b
-    if threads == 1:
-        for b in range(blocks):
-            K.label_block(job, b)
-    else:
-        for b in prange(blocks, schedule="static", num_threads=threads):
-            K.label_block(job, b)
+            row_block(job, labels_only, b)
 
 
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
     """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position."""
-    cdef Py_ssize_t rows = job.rows, blocks, b
+    cdef Py_ssize_t rows = job.rows, blocks
     cdef double here[96]
     cdef void *memory = <void *>here
     if labels_only:
@@ -33,21 +30,14 @@ cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
         if memory == NULL:
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    with nogil:
-        if labels_only:
-            run_label_blocks(job, blocks, threads_for(blocks, 2))
-            totals.sum = 0
-        else:
-            run_row_blocks(job, blocks, threads_for(blocks, 2))
-            totals.sum = ordered_sum(job.sum, blocks)
-        totals.mass = ordered_sum(job.mass, blocks)
-        totals.bad = -1
-        for b in range(blocks):
-            if job.bad[b] >= 0:
-                totals.bad = job.bad[b]
-                break
-        if blocks > 32:
-            free(memory)
+    if job.n * job.c <= UNRELEASED:
+        run_row_blocks(job, labels_only, blocks, 1)
+    else:
+        with nogil:
+            run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2))
+    add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
+    if blocks > 32:
+        free(memory)
     job.rows = rows
     return 0
 
@@ -242,7 +232,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if out is not None:
         if mode != 0:
             raise ValueError("out: only with reduction='none'")
-        ao = check_out(out, "out", positions_shape(ax, ax_axis), np.float64 if wide else np.float32, (ax, at, aw, am, au))
+        ao = check_out(out, "out", positions_shape(ax, ax_axis), result_dtype(wide), (ax, at, aw, am, au))
 
     # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
     # denominator first.
@@ -366,7 +356,7 @@ def softmax(object input, object axis, object out, bint log):
         ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
     else:
         own = ax.dtype if is_float(code) and isinstance(out, np.ndarray) and out.dtype == ax.dtype else None
-        ao = check_out(out, "out", shape_of(ax), own or (np.float64 if wide else np.float32), (ax,), request is None)
+        ao = check_out(out, "out", shape_of(ax), own or result_dtype(wide), (ax,), request is None)
     row_array(&job.out, ao, dtype_code(ao), ax_axis, &job.oc[0])
     job.stream = cnp.PyArray_NBYTES(ao) > STREAM_BYTES
     if request is not None:
@@ -443,7 +433,7 @@ def logsumexp(object input, object axis, bint keepdims, object out):
     if out is None:
         ao = fresh(k, <cnp.npy_intp *>shape, wide)
     else:
-        ao = check_out(out, "out", tuple([shape[d] for d in range(k)]), np.float64 if wide else np.float32, (ax, g, au))
+        ao = check_out(out, "out", tuple([shape[d] for d in range(k)]), result_dtype(wide), (ax, g, au))
     flat = ao.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else ao
     fill_array(&job.out, flat, dtype_code(ao), job.ndim)
     if au is not None:

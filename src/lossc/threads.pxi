@@ -31,6 +31,26 @@ cdef inline int threads_for(Py_ssize_t blocks, Py_ssize_t least) noexcept nogil:
     return thread_setting if thread_setting < blocks else <int>blocks
 
 
+cdef Py_ssize_t UNRELEASED = 1024    # elements up to which the GIL is kept: to let others have it takes as long as to compute
+
+
+cdef struct Totals:
+    double sum, mass
+    Py_ssize_t bad      # the lowest block's, or -1
+
+
+cdef void add_up(Totals *totals, const double *sum, const double *mass, const Py_ssize_t *bad, Py_ssize_t blocks) noexcept:
+    """What the blocks of a job left, in their order."""
+    cdef Py_ssize_t b
+    totals.sum = ordered_sum(sum, blocks) if sum != NULL else 0
+    totals.mass = ordered_sum(mass, blocks) if mass != NULL else 0
+    totals.bad = -1
+    for b in range(blocks):
+        if bad[b] >= 0:
+            totals.bad = bad[b]
+            break
+
+
 def _default_threads():
     if not LF_OPENMP:
         return 1

@@ -18,7 +18,7 @@ cdef void run_vector_blocks(const LfVectorJob *job, Py_ssize_t blocks, int threa
 
 cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
     """Run all blocks; sums in block order, the lowest bad label."""
-    cdef Py_ssize_t blocks = (job.n + job.rows - 1) // job.rows, b
+    cdef Py_ssize_t blocks = (job.n + job.rows - 1) // job.rows
     cdef double here[96]
     cdef void *memory = <void *>here
     if blocks > 32:
@@ -26,17 +26,14 @@ cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
         if memory == NULL:
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    with nogil:
-        run_vector_blocks(job, blocks, threads_for(blocks, 2))
-        totals.sum = ordered_sum(job.sum, blocks)
-        totals.mass = ordered_sum(job.mass, blocks)
-        totals.bad = -1
-        for b in range(blocks):
-            if job.bad[b] >= 0:
-                totals.bad = job.bad[b]
-                break
-        if blocks > 32:
-            free(memory)
+    if job.n * job.c <= UNRELEASED:
+        run_vector_blocks(job, blocks, 1)
+    else:
+        with nogil:
+            run_vector_blocks(job, blocks, threads_for(blocks, 2))
+    add_up(totals, job.sum, job.mass, job.bad, blocks)
+    if blocks > 32:
+        free(memory)
     return 0
 
 
@@ -163,7 +160,7 @@ cdef class VectorLoss:
             elif request.upstream is not None:
                 scale = upstream_scalar(request)
         if mode == 0:
-            dtype = np.float64 if wide else np.float32
+            dtype = result_dtype(wide)
             ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads + (au,))
             fill_array(&job.out, ao, dtype_code(ao), job.ndim)
         elif out is not None:
