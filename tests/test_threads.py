@@ -1,6 +1,7 @@
 """Threads: the same bits for any number of them, many Python threads at once, and the settings."""
 
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -97,6 +98,7 @@ def test_errors_in_threads_stay_in_their_threads():
         assert all(pool.map(work, range(8)))
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="free-threaded: there is none")
 def test_the_gil_is_released():
     """While a long call runs in one thread, another Python thread gets on."""
     x = np.broadcast_to(np.float32(1), (1 << 29,))
