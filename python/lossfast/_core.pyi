@@ -10,6 +10,7 @@ def elementwise(
     args: tuple[str, ...],
     *,
     limits: tuple[tuple[str, float, float, str], ...] = ...,
+    gap: tuple[float, float, str] | None = ...,
     requires: dict[str, str] | None = ...,
     weight_mean: bool = ...,
     row_mean: bool = ...,

@@ -1,7 +1,5 @@
 """Losses of real-valued predictions: differences, likelihoods and deviances."""
 
-import numpy as np
-
 from lossfast import _core
 from lossfast._legacy import legacy_reduction
 
@@ -14,7 +12,10 @@ _INF = float("inf")
 _PAIR = ("input", "target")
 _POSITIVE = (5e-324, _INF, "a number above 0")
 _NOT_NEGATIVE = (0.0, _INF, "a number of at least 0")
-_POWER = ("power", -1e300, 1e300, "a finite number")
+_POWER = {
+    "limits": (("power", -1e300, 1e300, "a finite number"),),
+    "gap": (0.0, 1.0, "there is no Tweedie distribution of a power between 0 and 1"),
+}
 _COUNTS = {"target": "a number of at least 0"}
 _MEANS = {"input": "a number above 0", "target": "a number of at least 0"}
 
@@ -33,7 +34,7 @@ _POISSON_FULL = _core.elementwise("poisson_nll_full", _PAIR, limits=(("eps", *_N
 _POISSON_LOG = _core.elementwise("poisson_nll_log", _PAIR)
 _POISSON_LOG_FULL = _core.elementwise("poisson_nll_log_full", _PAIR)
 _GAMMA_NLL = _core.elementwise("gamma_nll_log", _PAIR, requires=_COUNTS, weight_mean=True, warn_broadcast=True)
-_TWEEDIE_NLL = _core.elementwise("tweedie_nll_log", _PAIR, limits=(_POWER,), requires=_COUNTS, weight_mean=True, warn_broadcast=True)
+_TWEEDIE_NLL = _core.elementwise("tweedie_nll_log", _PAIR, **_POWER, requires=_COUNTS, weight_mean=True, warn_broadcast=True)
 _TWEEDIE_NLL_1 = _core.elementwise("poisson_nll_log", _PAIR, weight_mean=True, warn_broadcast=True)
 _POISSON_DEVIANCE = _core.elementwise("poisson_deviance", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
 _GAMMA_DEVIANCE = _core.elementwise(
@@ -41,7 +42,7 @@ _GAMMA_DEVIANCE = _core.elementwise(
 )
 _TWEEDIE_DEVIANCE_3_2 = _core.elementwise("tweedie_deviance_3_2", _PAIR, requires=_MEANS, weight_mean=True, warn_broadcast=True)
 _TWEEDIE_DEVIANCE = _core.elementwise(
-    "tweedie_deviance", _PAIR, limits=(_POWER,), requires=_MEANS | {"target": "a number of at least 0, above 0 for a power of 2 or more"},
+    "tweedie_deviance", _PAIR, **_POWER, requires=_MEANS | {"target": "a number of at least 0, above 0 for a power of 2 or more"},
     weight_mean=True, warn_broadcast=True,
 )  # fmt: skip
 
@@ -556,16 +557,7 @@ def tweedie_nll_loss(input, target, *, power=1.5, reduction="mean", weight=None,
         return _TWEEDIE_NLL_1(input, target, None, weight, reduction, where, out)
     if power == 2:
         return _GAMMA_NLL(input, target, None, weight, reduction, where, out)
-    return _TWEEDIE_NLL(input, target, None, weight, reduction, where, out, _tweedie_power(power))
-
-
-def _tweedie_power(power):
-    """`power`, refused where there is no distribution of it."""
-    if isinstance(power, np.ndarray) and power.ndim == 0:
-        power = power[()]
-    if isinstance(power, (float, np.floating)) and 0 < power < 1:
-        raise ValueError(f"power: there is no Tweedie distribution of a power between 0 and 1, got {power}")
-    return power
+    return _TWEEDIE_NLL(input, target, None, weight, reduction, where, out, power)
 
 
 def poisson_deviance(input, target, *, reduction="mean", weight=None, where=None, out=None):
@@ -716,4 +708,4 @@ def tweedie_deviance(input, target, *, power=1.5, reduction="mean", weight=None,
         return _GAMMA_DEVIANCE(input, target, None, weight, reduction, where, out)
     if power == 1.5:
         return _TWEEDIE_DEVIANCE_3_2(input, target, None, weight, reduction, where, out)
-    return _TWEEDIE_DEVIANCE(input, target, None, weight, reduction, where, out, _tweedie_power(power))
+    return _TWEEDIE_DEVIANCE(input, target, None, weight, reduction, where, out, power)

@@ -34,7 +34,7 @@ static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t 
     return (const T *)array + i;
 }
 
-/* The one loop, over whole groups. `want` and `dtype` are constants wherever this is inlined, so each loop below holds only what it asks for. */
+/* The one loop, over whole groups, or halves of them where nothing is summed. `want` and `dtype` are constants wherever this is inlined, so each loop below holds only what it asks for. */
 static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param, ptrdiff_t n, T k,
                               T *const *out, double *acc, I *bad)
 {
@@ -42,12 +42,13 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
     memcpy(p, param, sizeof p);
     double sum[T_SUMS];
     I flag[T_LANES] = {0};
+    const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
     memcpy(sum, acc, sizeof sum);
-    for (ptrdiff_t i = 0; i < n; i += T_LANES) {
+    for (ptrdiff_t i = 0; i < n; i += lanes) {
         T v[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
         const T *x = NAME(elem_group)(xs, dtype, i, gx), *y = NAME(elem_group)(ys, dtype, i, gy), *z = NAME(elem_group)(zs, dtype, i, gz);
 #pragma omp simd
-        for (I l = 0; l < T_LANES; l++) {
+        for (I l = 0; l < lanes; l++) {
             const NAME(VG) r = f(x[l], y[l], z[l], p);
             v[l] = r.v;
             if (want & LF_WANT_V)
@@ -126,7 +127,7 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
 {
     const NAME(Loop) *loop = NAME(elem_loops)[loss];
     const ptrdiff_t whole = n / T_LANES * T_LANES;
-    const int m = (int)(n - whole);
+    const int m = (int)(n - whole), padded = m > T_LANES / 2 ? T_LANES : T_LANES / 2;
     if (whole)
         loop[kind](in[0], in[1], in[2], p, whole, k, out, acc, bad);
     if (!m)
@@ -136,13 +137,13 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
     for (int q = 0; q < LF_INPUTS; q++)
         NAME(elem_pad)(in[q] + whole, m, pad[q]);
     if (kind != LF_SUM)
-        loop[kind](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
+        loop[kind](pad[0], pad[1], pad[2], p, kind == LF_GRAD ? T_LANES : padded, k, to, unused, bad);
     for (int q = 0; q < LF_OUTS; q++)
         if (NAME(elem_writes)(kind, q))
             memcpy(out[q] + whole, spill[q], m * sizeof(T));
     if (kind == LF_SUM || kind == LF_GRAD) {
         T v[T_LANES];
-        loop[LF_MAP](pad[0], pad[1], pad[2], p, T_LANES, k, to, unused, bad);
+        loop[LF_MAP](pad[0], pad[1], pad[2], p, padded, k, to, unused, bad);
 #pragma omp simd
         for (I l = 0; l < T_LANES; l++)
             v[l] = l < m ? spill[0][l] : 0;

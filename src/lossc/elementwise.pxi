@@ -61,6 +61,7 @@ cdef class Elementwise:
     kernel : name in losses.def
     args : names of the inputs, in order
     limits : (name, least, largest, what was expected) of each number in p0, p1, ...
+    gap : (above, below, what there is not) of numbers refused in between, for the first
     requires : what an element out of the domain should have been, for each input that has one
     weight_mean : the mean divides by the sum of weights (else by the number of elements)
     row_mean : the loss of a row is the mean over the last axis
@@ -72,13 +73,13 @@ cdef class Elementwise:
     cdef int id, inputs, params
     cdef readonly str name
     cdef readonly tuple args
-    cdef tuple limits
+    cdef tuple limits, gap
     cdef double least[4]
     cdef double largest[4]
     cdef dict requires
     cdef bint weight_mean, row_mean, batch_mean, per_row, warn_broadcast, same_shape, hessian
 
-    def __init__(self, kernel, args, *, limits=(), requires=None, weight_mean=False, row_mean=False, batch_mean=False, per_row=False,
+    def __init__(self, kernel, args, *, limits=(), gap=None, requires=None, weight_mean=False, row_mean=False, batch_mean=False, per_row=False,
                  warn_broadcast=False, same_shape=False, hessian=True):
         self.name, self.id, self.args = kernel, LOSSES[kernel], args
         self.inputs, self.params = lf_loss_inputs[self.id], lf_loss_params[self.id]
@@ -86,7 +87,7 @@ cdef class Elementwise:
             raise ValueError(f"{kernel}: takes {self.inputs} inputs, names given: {args}")
         if len(limits) != self.params:
             raise ValueError(f"{kernel}: takes {self.params} numbers, limits given: {limits}")
-        self.limits, self.requires = limits, requires
+        self.limits, self.gap, self.requires = limits, gap, requires
         for i, (_, least, largest, _) in enumerate(limits):
             self.least[i], self.largest[i] = least, largest
         self.weight_mean, self.row_mean, self.batch_mean, self.per_row = weight_mean, row_mean, batch_mean, per_row
@@ -211,6 +212,8 @@ cdef class Elementwise:
             value = float("nan")  # an integer beyond every float
         if not self.least[i] <= value <= self.largest[i]:
             raise ValueError(f"{self.limits[i][0]}: expected {self.limits[i][3]}, got {given!r}")
+        if i == 0 and self.gap is not None and <double>self.gap[0] < value < <double>self.gap[1]:
+            raise ValueError(f"{self.limits[i][0]}: {self.gap[2]}, got {given}")
         return value
 
     cdef object general(self, LfElemJob *job, Request request, int mode, double divisor, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray given,
