@@ -14,7 +14,7 @@
  * positions lie nearer to one another than classes, many such tiles are copied in and out at once, class by class (a cache holds few lines that
  * are a power of two apart). Larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice between
  * these two depends on C only.
- * Order: two terms are added in T, then everything in double, in an order fixed by C.
+ * Order: two terms (long float rows on AVX-512: four) are added in T, then everything in double, in an order fixed by C.
  */
 
 #include "positions.h"
@@ -52,7 +52,7 @@ static inline NAME(Ref) NAME(row_ref)(T m)
                        .f = (1 + (-r + NAME(ref_tail)(-r))) * T_UNSHIFT};
 }
 
-/* e(x), within 1 ulp; NaN stays NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
+/* e(x), relative error 1.44 2^-24, at 0x1.4cb984p+2 | 1.5 2^-24 without FMA, at -0x1.060256p+7; NaN stays NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
 static inline T NAME(row_exp)(T x, T magic, T floor)
 {
     x = floor > x ? floor : x;
@@ -92,8 +92,19 @@ static inline double NAME(row_log1p)(double s)
 #endif
 }
 
-static T NAME(run_max)(const T *x, ptrdiff_t n)
+/* LF_RAW: the dtype in which runs of an array are read by run_max and run_sum */
+#undef LF_RAW
+#if defined LF_T_FLOAT && defined __AVX512F__
+#define LF_RAW(dtype) ((dtype) == LF_F16 || (dtype) == LF_BF16 ? (dtype) : LF_F32)
+#include "runs512.h"
+#else
+#define LF_RAW(dtype) T_CODE
+static inline NAME(Ref) NAME(long_ref)(T m) { return NAME(row_ref)(m); }
+static inline T NAME(long_exp)(T x, T magic, T floor) { return NAME(row_exp)(x, magic, floor); }
+
+static T NAME(run_max)(const void *p, ptrdiff_t n, int dtype)
 {
+    const T *x = p;
     T lane[LF_LANES];
     for (int l = 0; l < LF_LANES; l++)
         lane[l] = -INFINITY;
@@ -143,8 +154,9 @@ static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NA
 
 /* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
  * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
-static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int masked, T m, double *count, T *keep)
+static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(Ref) ref, int masked, T m, double *count, T *keep)
 {
+    const T *x = p;
     double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
     I other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
     T spare[LF_LANES];
@@ -164,6 +176,20 @@ static inline double NAME(run_sum)(const T *x, ptrdiff_t n, NAME(Ref) ref, int m
     }
     return lf_half_lane_sum(acc);
 }
+
+static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T factor)
+{
+    if (e)
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++)
+            o[i] = e[i] * factor;
+    else
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++)
+            o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
+}
+
+#endif
 
 static double NAME(run_total)(const T *x, ptrdiff_t n)
 {
@@ -247,6 +273,19 @@ static const T *NAME(row_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_
         return (const T *)p;
     NAME(row_move)(j, a, stride, off, c, n, buf, 0);
     return buf;
+}
+
+/* A run of logits as run_max and run_sum read it, in place or in words or buf. */
+static const void *NAME(row_raw)(const LfRowJob *j, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, uint16_t *words)
+{
+    const int dtype = LF_RAW(j->x.dtype);
+    if (dtype == T_CODE)
+        return NAME(row_in)(j, &j->x, j->xc, off, c, n, buf);
+    if (j->cdim == 1 && j->xc[0] == 2)
+        return j->x.data + off + 2 * c;
+    NAME(row_move)(j, &j->x, j->xc, off, c, n, buf, 0);
+    NAME(lf_store)((char *)words, dtype, 2, buf, n, 0); /* what they were */
+    return words;
 }
 
 static void NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
@@ -425,9 +464,10 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
 static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     T buf[LF_RUN];
+    uint16_t words[LF_RUN];
     const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
-    const T m = NAME(run_max)(NAME(row_in)(j, &j->x, j->xc, r->off_x[l], 0, n, buf), n);
-    const NAME(Ref) ref = NAME(row_ref)(m);
+    const T m = NAME(run_max)(NAME(row_raw)(j, r->off_x[l], 0, n, buf, words), n, LF_RAW(j->x.dtype));
+    const NAME(Ref) ref = NAME(long_ref)(m);
     r->m[l] = m, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
 
@@ -435,21 +475,23 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
 {
     const int spread = NAME(row_spread)(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = r->m[l], top = NAME(row_far)(m) ? 0 : m;
+    uint16_t words[LF_RUN];
     double s = 0, count = 0, mass = 0, dot = 0;
     NAME(Ref) ref = {.magic = r->magic[l], .floor = r->floor[l], .f = r->f[l]};
     for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-        const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf);
-        const T here = c ? NAME(run_max)(x, n) : m;
+        int dtype = LF_RAW(j->x.dtype);
+        const void *x = NAME(row_raw)(j, r->off_x[l], c, n, buf, words);
+        const T here = c ? NAME(run_max)(x, n, dtype) : m;
         if (here > m) {
             s = (s + count) * lf_exp_f64((double)m - (double)here);
             dot += mass != 0 ? mass * ((double)here - (double)m) : 0;
             count = 0, m = here, top = NAME(row_far)(m) ? 0 : m;
-            ref = NAME(row_ref)(m);
+            ref = NAME(long_ref)(m);
         }
-        if (NAME(row_far)(m))
-            x = NAME(row_logits)(j, r, l, c, n, m, buf);
-        s += ref.f * (here == m ? NAME(run_sum)(x, n, ref, 1, top, &count, e) : NAME(run_sum)(x, n, ref, 0, top, NULL, NULL));
+        if (NAME(row_far)(m) || (spread && dtype != T_CODE))
+            x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
+        s += ref.f * (here == m ? NAME(run_sum)(x, n, dtype, ref, 1, top, &count, e) : NAME(run_sum)(x, n, dtype, ref, 0, top, NULL, NULL));
         if (spread)
             NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -640,18 +682,6 @@ LF_EMIT NAME(emit_softmax)(T *o, const T *e, ptrdiff_t n, const T *pf, int step)
         o[i] = e[i] * LF_LANE(pf);
 }
 
-static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T factor)
-{
-    if (e)
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++)
-            o[i] = e[i] * factor;
-    else
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++)
-            o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
-}
-
 LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, int step)
 {
 #pragma omp simd
@@ -787,9 +817,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             else if (j->gx.data && j->op == LF_SOFTMAX)
                 u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
             if (u && !kept)
-#pragma omp simd
-                for (ptrdiff_t i = 0; i < n; i++)
-                    ebuf[i] = NAME(row_exp)(x[i], magic, floor);
+                NAME(emit_scaled)(ebuf, x, NULL, n, magic, floor, 1);
             if (pass == 0) {
                 for (ptrdiff_t i = 0; i < n; i++)
                     obuf[i] = e[i] * pf * u[i];
@@ -807,7 +835,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
                 T patch[LF_W];
                 if (y >= 0 && y < n) {
-                    r->et[l] = NAME(row_exp)(x[y], magic, floor);
+                    r->et[l] = NAME(long_exp)(x[y], magic, floor);
                     NAME(rows_patch)(j, r, l, 1, patch);
                 }
                 if (r->label[l] < 0)
