@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lossfast import _core
 
 INF, NAN = np.inf, np.nan
 GOLDENS = np.load(pathlib.Path(__file__).with_name("goldens_ctc.npz"))
@@ -486,6 +487,60 @@ def test_alignment_is_the_optimum(isa, rng):
             for span in spans:
                 assert np.all(path[span.start : span.end] == span.token)
                 np.testing.assert_allclose(span.score, alignment.scores[n, span.start : span.end].mean(), rtol=1e-6)
+
+
+def optimum(lp, labels):
+    """The best score of an alignment, by float64 sums in frame order."""
+    ext, skip = states(labels, 0)
+    best = np.where(np.arange(len(ext)) < 2, lp[0, ext], -INF)
+    for row in lp[1:, ext]:
+        moved = np.maximum(best, np.r_[-INF, best[:-1]])
+        best = np.maximum(moved, np.where(skip, np.r_[-INF, -INF, best[:-2]], -INF)) + row
+    return best[-2:].max()
+
+
+@pytest.mark.parametrize("C", [12, 200])
+@pytest.mark.parametrize("kind", ["clear", "vague", "luring", "gap", "nan"])
+def test_narrow_and_wide_alignments(rng, kind, C):
+    """The optimum where a search near the best state finds it and where it does not; the same bits on every ISA and number of threads."""
+    T, S = 643, 150
+    x, targets, frames, lengths = ordinary(rng, T, 1, C, S, sd=1.0)
+    ext, _ = states(targets[0], 0)
+    x[np.arange(T), 0, ext[np.arange(T) * len(ext) // T]] += {"vague": 0, "luring": 9}.get(kind, 6)
+    if kind == "luring":  # up to frame 300 three times as fast
+        early = np.arange(300)
+        x[early, 0, ext[early * 3 * len(ext) // T % len(ext)]] += 9.5
+        x[early, 0, ext[early * len(ext) // T]] -= 9
+    x[300:330] *= -1 if kind == "gap" else 1
+    lp = (x - np.logaddexp.reduce(x, -1, keepdims=True)).astype(np.float32)
+    lp[400, 0, targets[0, ::7]] = {"nan": NAN, "gap": -INF}.get(kind, -1)
+    results = []
+    for isa in _core.isas():
+        before = _core.set_isa(isa)
+        for threads in (1, 2):
+            with lf.num_threads(threads):
+                results.append([a.tobytes() for a in lf.ctc_align(lp, targets, frames, lengths)])
+        alignment = lf.ctc_align(lp[:, 0], targets[0], T, S)
+        if kind == "nan":
+            assert np.isnan(alignment.score)
+        else:
+            score = lp[np.arange(T), 0, alignment.labels].astype(float).sum()
+            np.testing.assert_allclose(score, optimum(lp[:, 0].astype(float), targets[0]), rtol=1e-13)
+            assert alignment.score == np.float32(score) and np.array_equal(alignment.scores, lp[np.arange(T), 0, alignment.labels])
+            assert [s.token for s in alignment.spans()] == targets[0].tolist()
+        _core.set_isa(before)
+    assert all(r == results[0] for r in results)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_layouts_of_alignments(isa, rng, dtype, layout):
+    """Scores of an alignment are the very entries."""
+    x, targets, frames, lengths = ordinary(rng, 300, 3, 21, 70)
+    x = (x - np.logaddexp.reduce(x, -1, keepdims=True)).astype(dtype)
+    want, got = lf.ctc_align(x, targets, frames, lengths), lf.ctc_align(LAYOUTS[layout](x), targets, frames, lengths)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(want, got, strict=True))
+    assert np.array_equal(want.scores, np.take_along_axis(x.swapaxes(0, 1), want.labels[..., None], -1)[..., 0].astype(want.scores.dtype))
 
 
 # ---- gradients' requests and outputs

@@ -40,6 +40,7 @@ void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 void LF_EXPORT(ctc_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_half(j, n, dir, memory); }
 void LF_EXPORT(ctc_loss)(const LfCtcJob *j, ptrdiff_t n, char *memory) { ctc_loss(j, n, memory); }
 void LF_EXPORT(ctc_rest)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_rest(j, n, dir, memory); }
+int LF_EXPORT(ctc_align_near)(const LfCtcJob *j, ptrdiff_t n, char *memory) { return ctc_align_near(j, n, memory); }
 void LF_EXPORT(ctc_align_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_align_half(j, n, dir, memory); }
 void LF_EXPORT(ctc_greedy)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_greedy(j, n, memory); }
 void LF_EXPORT(ctc_beam)(const LfCtcDecode *j, ptrdiff_t n, char *memory) { ctc_beam(j, n, memory); }

@@ -14,7 +14,6 @@
 #ifdef LF_T_DOUBLE
 
 #include "ctc_lattice.h"
-#include "ctc_align.h"
 
 /* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum. */
 typedef struct {
@@ -43,20 +42,20 @@ static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, in
     *to = e;
 }
 
-/* How entries become emissions. CTC_PLAIN: as CTC_ANY, but all entries of labels are numbers above M - 700. */
+/* How entries become emissions. CTC_PLAIN: as CTC_ANY, but all entries of labels are numbers above M - 700. CTC_PATH: logits as logarithms. */
 enum { CTC_PLAIN, CTC_ANY, CTC_PATH };
 
-static int ctc_form(const LfCtcJob *j, const CtcExtent *e, const double *M)
+static int ctc_form(const CtcExtent *e, const double *M)
 {
     int plain = 1;
     for (int l = 0; l < F; l++)
         plain &= e->least[l] - M[l] > -700 && e->total[l] - e->total[l] == 0;
-    return j->path ? CTC_PATH : plain ? CTC_PLAIN : CTC_ANY;
+    return plain ? CTC_PLAIN : CTC_ANY;
 }
 
 /* Entries of eight frames, columns 0 .. count, become emissions below the factors M of the frames; `used` (or all, if NULL): columns of labels.
  * rough: whether one of those is not a positive double. For logits also the sum of exp(x - M) over elements other than M, and how many are M;
- * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h); for an alignment all are.
+ * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h).
  * Column `count` is that of padding, never emitted. */
 static inline __attribute__((always_inline)) void ctc_emit_as(const int form, double *restrict q, ptrdiff_t count, const int32_t *used,
                                                               const double *M, const int logits, double *rest_, double *ties_, double *rough_)
@@ -64,15 +63,6 @@ static inline __attribute__((always_inline)) void ctc_emit_as(const int form, do
     double rest[F] = {0}, ties[F] = {0}, rough[F] = {0};
     for (ptrdiff_t c = 0; c < count; c++) {
         const double label = used ? used[c] : 1;
-        if (form == CTC_PATH && !logits) {
-#pragma omp simd
-            for (int l = 0; l < F; l++) {
-                const double x = q[c * F + l], d = x - M[l];
-                ties[l] += x != x ? label : 0;
-                q[c * F + l] = x > -INFINITY ? d : -INFINITY;
-            }
-            continue;
-        }
 #pragma omp simd
         for (int l = 0; l < F; l++) {
             const double x = q[c * F + l], d = x - M[l], e = lf_exp_neg_f64(d);
@@ -103,10 +93,31 @@ static void ctc_emit(int form, double *q, ptrdiff_t count, const int32_t *used, 
         ctc_emit_as(CTC_ANY, q, count, used, M, 1, rest, ties, rough);
     else if (form == CTC_ANY)
         ctc_emit_as(CTC_ANY, q, count, used, M, 0, rest, ties, rough);
-    else if (logits)
-        ctc_emit_as(CTC_PATH, q, count, used, M, 1, rest, ties, rough);
     else
-        ctc_emit_as(CTC_PATH, q, count, used, M, 0, rest, ties, rough);
+        ctc_emit_as(CTC_PATH, q, count, used, M, 1, rest, ties, rough);
+}
+
+/* The same for an alignment: log-probabilities less M, the labels' largest. nan: whether one of those is NaN. */
+static void ctc_emit_path(double *q, ptrdiff_t count, const int32_t *used, double *M, double *nan)
+{
+    for (int f = 0; f < F; f += LANES) {
+        V top = ctc_splat(-INFINITY), total = ctc_splat(0), any = total;
+        for (ptrdiff_t c = 0; c < count; c++)
+            if (!used || used[c]) {
+                const V x = *(const V *)(q + c * F + f);
+                top = ctc_max(x, top), total += x;
+            }
+        for (ptrdiff_t c = 0; c < count && ctc_any(total != total); c++) { /* or infinities of both signs */
+            const V x = *(const V *)(q + c * F + f);
+            any += ctc_where((x != x) & (!used || used[c] ? -1 : 0), ctc_splat(1));
+        }
+        for (ptrdiff_t c = 0; c < count; c++) {
+            V *x = (V *)(q + c * F + f);
+            *x = ctc_max(*x - top, ctc_splat(-INFINITY)); /* this, where it is NaN */
+        }
+        *(V *)(q + count * F + f) = ctc_splat(-INFINITY);
+        *(VU *)(M + f) = top, *(VU *)(nan + f) = any;
+    }
 }
 
 static int ctc_has_rough(const double *rough, ptrdiff_t frames)
@@ -145,34 +156,62 @@ static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t
         off[l] = (t + (l < frames ? l : frames - 1)) * stride;
 }
 
+/* q[c F + l] = the entry of class c in the frame at x + off[l]. */
+static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *off, double *q)
+{
+    const ptrdiff_t C = j->C;
+    const int wide = j->x_dtype == LF_F64;
+    if (!(wide || j->x_dtype == LF_F32) || j->x_c != lf_itemsize(j->x_dtype) || C < LANES) {
+        lf_load_tile_f64(q, x, j->x_dtype, off, j->x_c, F, C);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < C; i += LANES)
+        for (int f = 0; f < F; f += LANES) {
+            const ptrdiff_t c = i + LANES < C ? i : C - LANES; /* the last ones overlap */
+            V a[LANES];
+            for (int l = 0; l < LANES; l++) {
+                const char *from = x + off[f + l] + c * j->x_c;
+                a[l] = wide ? (V) * (const VU *)(const void *)from : ctc_widen((const VF *)(const void *)from);
+            }
+            ctc_transpose(a);
+            for (int l = 0; l < LANES; l++)
+                *(V *)(q + (c + l) * F + f) = a[l];
+        }
+}
+
 /* Block b of sample n: whole rows (small C). */
-static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
+static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b, double *q)
 {
     const ptrdiff_t C = j->C, t = b * F, frames = u->steps - t < F ? u->steps - t : F;
-    double *q = u->q + t * u->columns, rest[F], ties[F], rough[F];
+    double rest[F], ties[F], rough[F], delta[F];
     ptrdiff_t off[F];
     CtcExtent extent;
     const double *M = extent.top;
     ctc_offsets(off, j->x_t, t, frames);
-    lf_load_tile_f64(q, j->x + n * j->x_n, j->x_dtype, off, j->x_c, F, C);
-    ctc_extent(q, C, u->classes, j->from_logits, &extent);
-    ctc_emit(ctc_form(j, &extent, M), q, C, u->classes, M, j->from_logits, rest, ties, rough);
-    double delta[F];
-#pragma omp simd
-    for (int l = 0; l < F; l++) {
-        u->offset[t + l] = M[l];
-        rest[l] += ties[l] - 1;
-        delta[l] = lf_log1p_f64(rest[l]);
+    ctc_load_frames(j, j->x + n * j->x_n, off, q);
+    if (j->path && !j->from_logits) {
+        ctc_emit_path(q, C, u->classes, extent.top, ties);
+    } else {
+        ctc_extent(q, C, u->classes, j->from_logits, &extent);
+        ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, rest, ties, rough);
+        u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     }
-    for (int l = 0; l < frames; l++) {
-        if (j->from_logits) {
+    for (int l = 0; l < F; l++)
+        u->offset[t + l] = M[l];
+    if (j->from_logits) {
+#pragma omp simd
+        for (int l = 0; l < F; l++) {
+            rest[l] += ties[l] - 1;
+            delta[l] = lf_log1p_f64(rest[l]);
+        }
+        for (int l = 0; l < frames; l++) {
             u->shift[t + l] = M[l] > -INFINITY && M[l] < INFINITY ? delta[l] : NAN;
             u->ratio[t + l] = 1 / (1 + rest[l]);
-        } else {
-            u->shift[t + l] = ties[l] > 0 || !(M[l] < INFINITY) ? NAN : M[l] > -INFINITY ? -M[l] : 0;
         }
+    } else {
+        for (int l = 0; l < frames; l++)
+            u->shift[t + l] = ties[l] > 0 || !(M[l] < INFINITY) ? NAN : M[l] > -INFINITY ? -M[l] : 0;
     }
-    u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     if (u->growth && !j->path)
         ctc_bound_growth(u, b, u->classes);
 }
@@ -201,10 +240,14 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
     double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
     CtcExtent extent;
-    ctc_extent(q, zero, NULL, 0, &extent);
+    if (j->path)
+        ctc_emit_path(q, zero, NULL, extent.top, nan);
+    else
+        ctc_extent(q, zero, NULL, 0, &extent);
     for (int l = 0; l < F; l++)
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
-    ctc_emit(ctc_form(j, &extent, mu), q, zero, NULL, mu, 0, rest, nan, rough);
+    if (!j->path)
+        ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, rest, nan, rough);
     for (int l = 0; l < frames; l++) {
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
         if (j->from_logits) {
@@ -212,8 +255,10 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
             u->ratio[t + l] = lf_exp_f64(mu[l] - M[l]) / (1 + S[l]);
         }
     }
+    if (j->path)
+        return;
     u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
-    if (u->growth && !j->path)
+    if (u->growth)
         ctc_bound_growth(u, b, NULL);
 }
 
@@ -361,12 +406,23 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
         lf_store_fence();
 }
 
-/* Alignments: the halves, then the path from the middle to both ends. */
-static CtcTrace *ctc_traces(const LfCtcJob *j, const LfCtcSample *u, int dir, char *memory)
+/* ---- alignments ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Emissions of block b: of rows that are read now, or have been. */
+static const double *ctc_block_emissions(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
+{
+    if (!j->small)
+        return u->q + b * F * u->columns;
+    ctc_short_rows(j, u, n, b, u->q);
+    return u->q;
+}
+
+#include "ctc_align.h"
+
+static CtcTrace *ctc_traces(const LfCtcSample *u, int dir, char *memory)
 {
     CtcTrace *work = (CtcTrace *)memory, other;
     CtcRegion r = {NULL, 0};
-    (void)j;
     ctc_take(&r, 2, sizeof(CtcTrace));
     if (dir)
         ctc_trace_layout(&r, u, 0, &other);
@@ -375,39 +431,81 @@ static CtcTrace *ctc_traces(const LfCtcJob *j, const LfCtcSample *u, int dir, ch
     return work;
 }
 
+/* Log-probabilities of the classes of the path, frames from .. to; frames from `end` on count for nothing. */
+static void ctc_scores(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to)
+{
+    const char *x = j->x + n * j->x_n;
+    const int32_t *path = j->path + n * j->steps;
+    double *score = j->score + n * j->steps;
+#define CTC_SCORE(code, type, widen)                                                                                                                 \
+    case code:                                                                                                                                       \
+        for (ptrdiff_t t = from; t < to; t++) {                                                                                                      \
+            const ptrdiff_t c = path[t] % 2 ? u->labels[path[t] / 2] : j->blank;                                                                     \
+            score[t] = widen(*(const type *)(const void *)(x + t * j->x_t + c * j->x_c));                                                            \
+        }                                                                                                                                            \
+        break;
+    switch (j->x_dtype) {
+        CTC_SCORE(LF_F16, lf_u16_u, lf_f16_to_f32)
+        CTC_SCORE(LF_BF16, lf_u16_u, lf_bf16_to_f32)
+        CTC_SCORE(LF_F32, lf_f32_u, )
+        CTC_SCORE(LF_F64, lf_f64_u, )
+    }
+#undef CTC_SCORE
+    for (ptrdiff_t t = from; j->from_logits && t < to; t++)
+        score[t] = (score[t] - u->offset[t]) - u->shift[t];
+}
+
+/* The score of sample n, and what its frames that do not count get. */
+static void ctc_align_total(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, double best, double shift)
+{
+    for (ptrdiff_t t = u->steps; t < j->steps; t++)
+        j->path[n * j->steps + t] = -1, j->score[n * j->steps + t] = 0;
+    j->loss[n] = best > -INFINITY || shift != shift ? shift - best : INFINITY;
+}
+
+static int ctc_align_near(const LfCtcJob *j, ptrdiff_t n, char *memory)
+{
+    LfCtcSample *u = &j->sample[n];
+    ptrdiff_t state;
+    if (u->status != LF_CTC_READY || u->pairs < CTC_NARROW)
+        return 0;
+    CtcTrace *w = ctc_traces(u, 0, memory);
+    if (!ctc_search(j, u, n, w, &state))
+        return 0;
+    u->status = LF_CTC_ALIGNED;
+    ctc_trace(u, 0, &w->near, u->blocks, state, j->path + n * j->steps);
+    ctc_scores(j, u, n, 0, u->steps);
+    ctc_align_total(j, u, n, u->best, ctc_shift(u));
+    return 1;
+}
+
 static void ctc_align_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
     if (u->status == LF_CTC_READY)
-        ctc_best_half(u, dir, j->whole, ctc_traces(j, u, dir, memory));
+        ctc_best_half(u, dir, ctc_certain(u->best), &ctc_traces(u, dir, memory)[dir]);
 }
 
 static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
     CtcTrace *w = (CtcTrace *)memory;
-    int32_t *path = j->path + n * j->steps;
-    double *score = j->score + n * j->steps, best = -INFINITY, shift = 0;
+    double best = -INFINITY, shift = 0;
     const ptrdiff_t middle = u->half * F, from = dir ? middle : 0, to = dir ? u->steps : middle;
-    ptrdiff_t pair[2] = {0, 0};
-    int label[2] = {0, 0};
-    if (u->status == LF_CTC_READY)
-        best = ctc_best_meet(u, &w[0].end, &w[1].end, pair, label), shift = ctc_shift(u);
-    if (best > -INFINITY)
-        ctc_trace(u, dir, &w[dir], pair[dir], label[dir], path);
-    for (ptrdiff_t t = from; t < to; t++) {
-        if (best > -INFINITY) {
-            const ptrdiff_t column = path[t] % 2 ? u->column[0][path[t] / 2] : u->blank * F;
-            score[t] = u->q[t / F * u->columns * F + column + t % F] - u->shift[t];
-        } else {
-            path[t] = -1, score[t] = shift == shift ? -INFINITY : NAN;
-        }
-    }
-    if (dir)
+    ptrdiff_t state[2] = {0, 0};
+    if (u->status == LF_CTC_ALIGNED)
         return;
-    for (ptrdiff_t t = u->steps; t < j->steps; t++)
-        path[t] = -1, score[t] = 0;
-    j->loss[n] = best > -INFINITY || shift != shift ? shift - best : INFINITY;
+    if (u->status == LF_CTC_READY)
+        best = ctc_best_meet(u, &w[0].end, &w[1].end, state), shift = ctc_shift(u);
+    if (best > -INFINITY) {
+        ctc_trace(u, dir, &w[dir].half, ctc_half_blocks(u, dir), state[dir], j->path + n * j->steps);
+        ctc_scores(j, u, n, from, to);
+    } else {
+        for (ptrdiff_t t = from; t < to; t++)
+            j->path[n * j->steps + t] = -1, j->score[n * j->steps + t] = shift == shift ? -INFINITY : NAN;
+    }
+    if (dir == 0)
+        ctc_align_total(j, u, n, best, shift);
 }
 
 #endif
@@ -533,7 +631,7 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
     if (j->small) {
         for (ptrdiff_t n = first; n < end; n++)
             if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
-                ctc_short_rows(j, &j->sample[n], n, b);
+                ctc_short_rows(j, &j->sample[n], n, b, j->sample[n].q + b * F * j->sample[n].columns);
         return;
     }
     for (ptrdiff_t l = 0; l < F; l++)

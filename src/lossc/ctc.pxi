@@ -239,6 +239,18 @@ cdef void ctc_directions(const LfCtcJob *job, char *memory, Py_ssize_t stride, i
             K.ctc_rest(job, k // 2, k % 2, memory + (k // 2) * stride)
 
 
+cdef Py_ssize_t ctc_near(const LfCtcJob *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+    """How many samples are aligned by the search alone."""
+    cdef Py_ssize_t n, done = 0
+    if threads == 1 or job.N == 1:
+        for n in range(job.N):
+            done += K.ctc_align_near(job, n, memory)
+    else:
+        for n in prange(job.N, schedule="dynamic", num_threads=threads):
+            done += K.ctc_align_near(job, n, memory + (threadid() if job.whole else n) * stride)
+    return done
+
+
 cdef size_t aligned(size_t size) noexcept nogil:
     return (size + 63) & ~<size_t>63
 
@@ -258,15 +270,22 @@ cdef int run_ctc_group(LfCtcJob *job) except -1:
     cdef size_t plan = aligned(job.plan_bytes), lattice = aligned(job.lattice_bytes), row = aligned(job.row_bytes)
     cdef void *memory = borrowed(<double>plan + <double>lattice * lattices + <double>row * threads)
     cdef char *at = <char *>memory
+    cdef char *work
+    cdef Py_ssize_t done = 0
     job.whole = whole
     with nogil:
         lf_ctc_plan(job, at)
-        ctc_rows(job, at + plan, row, threads)
-        at += plan + row * threads
-        if whole:
-            ctc_samples(job, at, lattice, threads)
-        else:
-            ctc_directions(job, at, lattice, threads)
+        work = at + plan + row * threads
+        if job.path != NULL and job.small:
+            done = ctc_near(job, work, lattice, threads)
+        if done < job.N:
+            ctc_rows(job, at + plan, row, threads)
+        if job.path != NULL and not job.small:
+            done = ctc_near(job, work, lattice, threads)
+        if done < job.N and whole:
+            ctc_samples(job, work, lattice, threads)
+        elif done < job.N:
+            ctc_directions(job, work, lattice, threads)
         lf_ctc_return(memory)
     return 0
 
@@ -416,46 +435,80 @@ def ctc_align(object log_probs, object targets, object input_lengths, object tar
     """(labels, scores) of frames, (start, end, score) of tokens and the score of the path: see lossfast.functional."""
     cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
     cdef LfCtcJob *job = &call.job
-    check_feasible(call)
-    real = np.float64 if job.x_dtype == LF_F64 else np.float32
-    frames, tokens = (job.N, job.steps), (job.N, call.longest)
-    checked_size(frames, "log_probs")
-    cdef cnp.ndarray path = np.empty(frames, np.int32), score = np.empty(frames)
-    cdef cnp.ndarray start = np.full(tokens, -1, np.int64), end = np.full(tokens, -1, np.int64), mean = np.full(tokens, -np.inf)
-    job.path, job.score = <int32_t *>cnp.PyArray_DATA(path), <double *>cnp.PyArray_DATA(score)
-    run_ctc(call)
-    total = -np.array(<double[:job.N]>job.loss) if job.N else np.zeros(0)
-    with nogil:
-        ctc_spans(job, call.longest, <int64_t *>cnp.PyArray_DATA(start), <int64_t *>cnp.PyArray_DATA(end), <double *>cnp.PyArray_DATA(mean))
-    with np.errstate(over="ignore"):
-        arrays = path, score.astype(real, copy=False), start, end, mean.astype(real, copy=False), total.astype(real, copy=False)
-    return arrays if call.batched else tuple([a[0] for a in arrays])
-
-
-cdef void ctc_spans(const LfCtcJob *job, Py_ssize_t width, int64_t *start, int64_t *end, double *mean) noexcept nogil:
-    """States of the path become classes; each label's frames and mean score, [N][width]."""
-    cdef Py_ssize_t n, t, i
+    cdef bint wide = job.x_dtype == LF_F64
+    cdef int ndim = 2 if call.batched else 1
+    cdef cnp.npy_intp *frames = [job.N, job.steps]
+    cdef cnp.npy_intp *tokens = [job.N, call.longest]
     cdef const int32_t *label = job.labels
-    cdef int32_t *path
-    cdef const double *score
+    cdef Py_ssize_t n
+    check_feasible(call)
+    checked_size((job.N, job.steps), "log_probs")
+    cdef cnp.ndarray path = cnp.PyArray_EMPTY(ndim, frames + 2 - ndim, cnp.NPY_INT32, 0), score = fresh(ndim, frames + 2 - ndim, wide)
+    cdef cnp.ndarray start = cnp.PyArray_EMPTY(ndim, tokens + 2 - ndim, cnp.NPY_INT64, 0)
+    cdef cnp.ndarray end = cnp.PyArray_EMPTY(ndim, tokens + 2 - ndim, cnp.NPY_INT64, 0), mean = fresh(ndim, tokens + 2 - ndim, wide)
+    cdef CtcSpans spans = [<int64_t *>cnp.PyArray_DATA(start), <int64_t *>cnp.PyArray_DATA(end), <char *>cnp.PyArray_DATA(mean),
+                           <char *>cnp.PyArray_DATA(score), wide]
+    job.path = <int32_t *>cnp.PyArray_DATA(path)
+    job.score = <double *>cnp.PyArray_DATA(score) if wide else <double *>allocated(<double>job.N * job.steps * 8 + 8)
+    try:
+        run_ctc(call)
+        with nogil:
+            for n in range(job.N):
+                ctc_spans(job, n, label, call.longest, &spans)
+                label += job.lengths[n]
+    finally:
+        if not wide:
+            free(job.score)
+    if not call.batched:
+        return path, score, start, end, mean, scalar(-job.loss[0], wide)
+    cdef cnp.ndarray total = fresh(1, frames, wide)
     for n in range(job.N):
-        path, score = job.path + n * job.steps, job.score + n * job.steps
-        for t in range(job.steps):
-            if path[t] < 0:
-                continue
-            i = n * width + path[t] // 2
-            if path[t] % 2 == 0:
-                path[t] = <int32_t>job.blank
-                continue
-            path[t] = label[path[t] // 2]
-            if start[i] < 0:
-                start[i], mean[i] = t, 0
+        put_real(<char *>cnp.PyArray_DATA(total), wide, n, -job.loss[n])
+    return path, score, start, end, mean, total
+
+
+cdef struct CtcSpans:
+    int64_t *start
+    int64_t *end
+    char *mean      # double or float, as score
+    char *score
+    bint wide
+
+
+cdef inline void put_real(char *to, bint wide, Py_ssize_t i, double value) noexcept nogil:
+    if wide:
+        (<double *>to)[i] = value
+    else:
+        (<float *>to)[i] = <float>value
+
+
+cdef void ctc_spans(const LfCtcJob *job, Py_ssize_t n, const int32_t *label, Py_ssize_t width, const CtcSpans *to) noexcept nogil:
+    """States of the path of sample n become classes; frames of its labels and their mean scores, [N][width]."""
+    cdef Py_ssize_t t, i, state
+    cdef int32_t *path = job.path + n * job.steps
+    cdef const double *score = job.score + n * job.steps
+    cdef int64_t *start = to.start + n * width
+    cdef int64_t *end = to.end + n * width
+    cdef double sum = 0
+    for i in range(width):
+        start[i] = end[i] = -1
+        put_real(to.mean, to.wide, n * width + i, -INFINITY)
+    for t in range(job.steps):
+        state = path[t]
+        put_real(to.score, to.wide, n * job.steps + t, score[t])
+        if state < 0:
+            continue
+        if state % 2 == 0:
+            path[t] = <int32_t>job.blank
+            continue
+        i = state // 2
+        path[t] = label[i]
+        if start[i] < 0:
+            start[i], sum = t, 0
+        sum += score[t]
+        if t + 1 == job.steps or path[t + 1] != state:
             end[i] = t + 1
-            mean[i] += score[t]
-        for i in range(n * width, n * width + job.lengths[n]):
-            if start[i] >= 0:
-                mean[i] /= end[i] - start[i]
-        label += job.lengths[n]
+            put_real(to.mean, to.wide, n * width + i, sum / (end[i] - start[i]))
 
 
 def ctc_missing_frames(object targets, object input_lengths, object target_lengths):

@@ -7,6 +7,7 @@
  *     ctc_rest(job, n, d, memory)   the other halves, with the gradient; without gradient this is not called
  *     ctc_loss(job, n, memory)
  * and for alignments (path != NULL), in place of all but the rows:
+ *     ctc_align_near(job, n, memory)      before the rows if job->small: returns whether that was all there is to do for sample n
  *     ctc_align_half(job, n, d, memory)   then   ctc_align_rest(job, n, d, memory)
  * `memory` is lattice_bytes long, one for each n; a single thread may do all of one sample and use the same memory for the next.
  * Results depend on the job only, not on who does which task.
@@ -22,7 +23,7 @@
 #define LF_CTC_SLAB 64     /* samples in a task that reads rows */
 #define LF_CTC_RUN 1024    /* classes in hand in a long row */
 
-enum { LF_CTC_READY, LF_CTC_INFEASIBLE };
+enum { LF_CTC_READY, LF_CTC_INFEASIBLE, LF_CTC_ALIGNED };
 
 /* One sample. A pair is a blank and the label after it: pair i of S + 1, the last without label. Columns are classes (small C) or the distinct
  * classes of the labels (large C), then one of probability 0 that padding refers to. Index d is the direction: 1 reads time and labels backward. */
@@ -31,6 +32,8 @@ typedef struct {
     ptrdiff_t pairs, width; /* S + 1 rounded up; a row of stored pairs with its margins */
     ptrdiff_t blocks, half, columns, blank;
     int status;
+    const int32_t *labels;
+    double best;                      /* alignment: a score that is reached */
     int32_t *column[2];               /* of label i, times 8: where its emissions start in a block */
     double *skip[2];                  /* 1 where label i - 1 may be followed by label i without a blank, else 0 */
     int32_t *reach_b[2], *reach_l[2]; /* frames needed to be in blank or label i */

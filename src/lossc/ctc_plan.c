@@ -3,6 +3,7 @@
 
 #include "ctc_plan.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,6 +201,7 @@ void lf_ctc_plan(LfCtcJob *j, char *memory)
         take_sample(&r, j, u);
         sample_columns(j, u, label, seen);
         sample_bounds(u, label);
+        u->labels = label, u->best = -INFINITY;
         label += u->S;
     }
 }

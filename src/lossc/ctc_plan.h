@@ -42,12 +42,18 @@ typedef struct {
 } CtcWork;
 
 /* The same for an alignment. */
-#define CTC_TRACE_GROUP 4 /* blocks between two checkpoints */
+#define CTC_OCTET 8   /* pairs that are dropped together */
+#define CTC_CHOICES 3 /* bits for each pair and frame: into the blank from the label before; into the label from the blank, by the skip */
+#define CTC_REACH 2   /* octets on both sides of that of the best state which the search keeps */
 typedef struct {
-    CtcState half[2], again[2], end; /* again: of groups computed once more */
-    double bound;                    /* of the best score, from below */
-    CtcState *checkpoint;
-    CtcStored slot[CTC_TRACE_GROUP];
+    uint8_t (*choice)[CTC_CHOICES][LF_CTC_FRAMES]; /* by block, `octets` for each, of which the first are those of octets lo .. hi */
+    int32_t *lo, *hi;
+    ptrdiff_t octets;
+} CtcChoices;
+
+typedef struct {
+    CtcState state[2], end; /* the pair alternates; end: of the half */
+    CtcChoices near, half;  /* of the search, direction 0 only */
 } CtcTrace;
 
 /* Blocks in the first half of a direction; they are numbered j in the order in which that direction reads them. */
@@ -105,21 +111,20 @@ static inline void ctc_layout(CtcRegion *r, const LfCtcJob *j, const LfCtcSample
     }
 }
 
+static inline void ctc_take_choices(CtcRegion *r, CtcChoices *c, ptrdiff_t blocks, ptrdiff_t octets)
+{
+    c->octets = octets;
+    c->choice = ctc_take(r, (size_t)blocks, (size_t)octets * sizeof *c->choice);
+    c->lo = ctc_take(r, (size_t)blocks, sizeof(int32_t));
+    c->hi = ctc_take(r, (size_t)blocks, sizeof(int32_t));
+}
+
 static inline void ctc_trace_layout(CtcRegion *r, const LfCtcSample *u, int dir, CtcTrace *w)
 {
-    const size_t checkpoints = (size_t)ctc_half_blocks(u, dir) / CTC_TRACE_GROUP + 1, state = (size_t)u->pairs * 2;
-    for (int i = 0; i < 2; i++) {
-        w->half[i].m = ctc_take(r, state, sizeof(double));
-        w->again[i].m = ctc_take(r, state, sizeof(double));
-    }
-    for (int i = 0; i < CTC_TRACE_GROUP; i++)
-        w->slot[i].rows = ctc_take(r, 2 * (size_t)u->width * LF_CTC_FRAMES, sizeof(double));
-    w->checkpoint = ctc_take(r, checkpoints, sizeof *w->checkpoint);
-    for (size_t g = 0; g < checkpoints; g++) {
-        double *m = ctc_take(r, state, sizeof(double));
-        if (r->base)
-            w->checkpoint[g].m = m;
-    }
+    for (int i = 0; i < 2; i++)
+        w->state[i].m = ctc_take(r, (size_t)u->pairs * 2, sizeof(double));
+    ctc_take_choices(r, &w->near, dir ? 0 : u->blocks, 2 * CTC_REACH + 2);
+    ctc_take_choices(r, &w->half, ctc_half_blocks(u, dir), u->pairs / CTC_OCTET);
 }
 
 /* A prefix in the beam: its mass by whether it ended in a blank, as logarithms, and what the next frame makes of that. */

@@ -20,7 +20,8 @@
 #define CTC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (VI){__VA_ARGS__})
 
 typedef double V __attribute__((vector_size(8 * LANES), may_alias));
-typedef double VU __attribute__((vector_size(8 * LANES), may_alias, aligned(8)));
+typedef double VU __attribute__((vector_size(8 * LANES), may_alias, aligned(1)));
+typedef float VF __attribute__((vector_size(4 * LANES), may_alias, aligned(1)));
 typedef int64_t VI __attribute__((vector_size(8 * LANES), may_alias));
 typedef int32_t VH __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
 
@@ -43,6 +44,15 @@ INLINE V ctc_min(V a, V b) { return (V)_mm_min_pd((__m128d)a, (__m128d)b); }
 INLINE V ctc_max(V a, V b) { return ctc_select(a > b, a, b); }
 INLINE V ctc_min(V a, V b) { return ctc_select(a < b, a, b); }
 #endif
+
+INLINE V ctc_widen(const VF *a)
+{
+#if defined __AVX512F__
+    return (V)_mm512_cvtps_pd((__m256)*a); /* gcc 12 converts halves and joins them */
+#else
+    return __builtin_convertvector(*a, V);
+#endif
+}
 
 /* Lane l of the result is lane l - 1 of a, the last lane of `left` in lane 0. */
 INLINE V ctc_previous(V left, V a)
@@ -94,6 +104,22 @@ INLINE double ctc_sum(V a)
         for (int l = 0; l < h; l++)
             s[l] += s[l + h];
     return s[0];
+}
+
+/* The largest of all lanes. */
+INLINE double ctc_largest(V a)
+{
+#if LANES == 8
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 4, 5, 6, 7, 0, 1, 2, 3));
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5));
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 1, 0, 3, 2, 5, 4, 7, 6));
+#elif LANES == 4
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 2, 3, 0, 1));
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 1, 0, 3, 2));
+#else
+    a = ctc_max(a, CTC_SHUFFLE(a, a, 1, 0));
+#endif
+    return a[0];
 }
 
 INLINE int ctc_any(VI mask)

@@ -32,6 +32,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_ctc_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                               \
     void lf_ctc_loss_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                                    \
     void lf_ctc_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                               \
+    int lf_ctc_align_near_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                               \
     void lf_ctc_align_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                         \
     void lf_ctc_align_rest_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                         \
     void lf_ctc_greedy_##isa_(const LfCtcDecode *, ptrdiff_t, char *);                                                                               \
@@ -51,6 +52,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
                                    .ctc_half = lf_ctc_half_##isa_,                                                                                   \
                                    .ctc_loss = lf_ctc_loss_##isa_,                                                                                   \
                                    .ctc_rest = lf_ctc_rest_##isa_,                                                                                   \
+                                   .ctc_align_near = lf_ctc_align_near_##isa_,                                                                       \
                                    .ctc_align_half = lf_ctc_align_half_##isa_,                                                                       \
                                    .ctc_greedy = lf_ctc_greedy_##isa_,                                                                               \
                                    .ctc_beam = lf_ctc_beam_##isa_,                                                                                   \

@@ -133,6 +133,7 @@ typedef struct {
     void (*ctc_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_loss)(const LfCtcJob *, ptrdiff_t n, char *memory);
     void (*ctc_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
+    int (*ctc_align_near)(const LfCtcJob *, ptrdiff_t n, char *memory);
     void (*ctc_align_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_align_rest)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);
     void (*ctc_greedy)(const LfCtcDecode *, ptrdiff_t n, char *memory);

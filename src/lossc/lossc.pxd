@@ -70,6 +70,7 @@ cdef extern from "lossc.h" nogil:
         int32_t *labels
         int32_t *path
         double *score
+        int small
         Py_ssize_t row_tasks
         size_t plan_bytes, lattice_bytes, row_bytes
 
@@ -164,6 +165,7 @@ cdef extern from "lossc.h" nogil:
         void (*ctc_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_loss)(const LfCtcJob *, Py_ssize_t, char *) noexcept nogil
         void (*ctc_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
+        int (*ctc_align_near)(const LfCtcJob *, Py_ssize_t, char *) noexcept nogil
         void (*ctc_align_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_align_rest)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil
         void (*ctc_greedy)(const LfCtcDecode *, Py_ssize_t, char *) noexcept nogil
