@@ -577,6 +577,8 @@ def test_fail_above(run, tmp_path):
     assert code == 1 and "mean loss" in out
     nan = saved(tmp_path / "x.npy", np.full((1, 2), np.nan)), saved(tmp_path / "y.npy", [0])
     assert run("evaluate", *nan, "--fail-above", "1e9")[0] == 1
+    code, _, err = run("evaluate", *EXAMPLE, "--fail-above", "nan")
+    assert code == 2 and "--fail-above: expected a number, got nan" in err
 
 
 def process(*arguments):

@@ -110,6 +110,8 @@ WRONG_KINDS = [
     cell("softmax has no where", TypeError, ["reduction"], lambda: F.softmax(X, reduction="mean")),
     cell("reduction a number", (TypeError, ValueError), ["reduction"], lambda: CE(X, Y, reduction=1)),
     cell("reduction None", (TypeError, ValueError), ["reduction"], lambda: CE(X, Y, reduction=None)),
+    cell("reduction an array", ValueError, ["reduction"], lambda: CE(X, Y, reduction=np.array(["mean", "sum"]))),
+    cell("kl_div reduction", ValueError, ["reduction", "batchmean"], lambda: F.kl_div(X, X, reduction="foo")),
     cell("smoothing a string", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing="0.1")),
     cell("smoothing None", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing=None)),
     cell("smoothing an array", TypeError, ["label_smoothing"], lambda: CE(X, Y, label_smoothing=np.zeros(2))),
@@ -140,6 +142,7 @@ WRONG_KINDS = [
     cell("grad_out of ints", TypeError, ["grad_out", "int32"], lambda: VG(CE)(X, Y, grad_out=np.zeros((3, 4), np.int32))),
     cell("grad_out of complex", TypeError, ["grad_out", "complex128"], lambda: VG(CE)(X, Y, grad_out=np.zeros((3, 4), complex))),
     cell("value_and_grad of another function", TypeError, [], lambda: VG(np.sum)(X)),
+    cell("value_and_grad of no loss", TypeError, ["f: expected", "evaluate"], lambda: VG(lf.evaluate)),
     cell("value_and_grad of no function", TypeError, [], lambda: VG(3)(X)),
     cell("value_and_grad of a class", TypeError, [], lambda: VG(lf.CrossEntropyLoss)(X, Y)),
     cell("argnums a float", TypeError, ["argnums"], lambda: VG(CE, argnums=0.5)(X, Y)),
@@ -470,6 +473,25 @@ def test_overlapping_outputs_are_refused(name, call):
     before = memory.copy()
     check(ValueError, [name, "overlaps"], lambda: call(a, b))
     assert (memory == before).all()
+
+
+def test_overlap_is_decided_by_elements():
+    """Any two views of one memory: refused if and only if they have an element's byte in common."""
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        memory = np.zeros(40, np.float32)
+        step, other = rng.choice([-3, -2, -1, 1, 2, 3], 2)
+        x, out = memory[rng.integers(12) :][:24][::step], memory[rng.integers(12) :][:24][::other]
+        n = min(len(x), len(out), rng.integers(9))
+        x, out = x[:n], out[len(out) - n :]
+        same = n == 0 or (x.ctypes.data, x.strides) == (out.ctypes.data, out.strides)
+        if np.shares_memory(x, out) and not same:
+            check(ValueError, ["out", "overlaps"], lambda x=x, out=out: F.sigmoid(x, out=out))
+            refused += 1
+        else:
+            assert F.sigmoid(x, out=out) is out and (out == 0.5).all()
+    assert 50 < refused < 250
 
 
 LINEAR = np.random.default_rng(0).standard_normal((6, 4)), np.random.default_rng(1).standard_normal((5, 4)), np.arange(6) % 5

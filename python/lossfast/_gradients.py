@@ -9,8 +9,7 @@ from lossfast import _core
 def _function_of(f):
     """The function of lossfast.functional behind `f`, which may be an instance of a loss class."""
     function = getattr(type(f), "function", f)
-    module = getattr(function, "__module__", "") or ""
-    if not (inspect.isfunction(function) and module.partition(".")[0] == "lossfast"):
+    if not (inspect.isfunction(function) and function.__module__ == "lossfast.functional"):
         raise TypeError(f"f: expected a function of lossfast.functional or an instance of a loss class, got {f!r}")
     return function
 

@@ -213,17 +213,21 @@ cdef bint same_elements(cnp.ndarray a, cnp.ndarray b):
             and (<object>a).strides == (<object>b).strides and a.dtype == b.dtype)
 
 
-cdef int reduction_code(object reduction) except -1:
-    if reduction == "mean":
-        return 1
-    if reduction == "none":
-        return 0
-    if reduction == "sum":
-        return 2
-    if reduction == "elementwise_mean":
-        warnings.warn("reduction='elementwise_mean' is deprecated, please use reduction='mean' instead.", DeprecationWarning, stacklevel=2)
-        return 1
-    raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+cdef int reduction_code(object reduction, bint batch=False) except -1:
+    """0 none, 1 mean, 2 sum and, where there is one, 3 batchmean."""
+    if isinstance(reduction, str):
+        if reduction == "mean":
+            return 1
+        if reduction == "none":
+            return 0
+        if reduction == "sum":
+            return 2
+        if batch and reduction == "batchmean":
+            return 3
+        if reduction == "elementwise_mean":
+            warnings.warn("reduction='elementwise_mean' is deprecated, please use reduction='mean' instead.", DeprecationWarning, stacklevel=2)
+            return 1
+    raise ValueError(f"reduction: expected 'none', 'mean'{', \'batchmean\'' if batch else ''} or 'sum', got {reduction!r}")
 
 
 cdef extern from "numpy/arrayobject.h":

@@ -96,7 +96,7 @@ cdef class Elementwise:
     def loss(self, object x, object y, object z, object weight, object reduction, object where, object out,
              object p0=None, object p1=None, object p2=None, object p3=None, /):
         cdef Request request = take_request()
-        cdef int mode = 3 if self.batch_mean and reduction == "batchmean" else reduction_code(reduction)
+        cdef int mode = reduction_code(reduction, self.batch_mean)
         cdef double divisor = 1     # of sums
         cdef cnp.ndarray ax = as_array(x, self.args[0]), ay = None, az = None
         cdef bint plain, wide
