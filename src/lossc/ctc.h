@@ -408,13 +408,14 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 
 /* ---- alignments ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Emissions of block b: of rows that are read now, or have been. */
+/* Emissions of block b for the search. Long rows have been read, short ones are read now: log-probabilities take so little to be read again that
+ * they all pass through the room of the first block. */
 static const double *ctc_block_emissions(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b)
 {
-    if (!j->small)
-        return u->q + b * F * u->columns;
-    ctc_short_rows(j, u, n, b, u->q);
-    return u->q;
+    double *q = u->q + (j->small && !j->from_logits ? 0 : b) * F * u->columns;
+    if (j->small)
+        ctc_short_rows(j, u, n, b, q);
+    return q;
 }
 
 #include "ctc_align.h"
@@ -470,6 +471,7 @@ static int ctc_align_near(const LfCtcJob *j, ptrdiff_t n, char *memory)
     if (u->status != LF_CTC_READY || u->pairs < CTC_NARROW)
         return 0;
     CtcTrace *w = ctc_traces(u, 0, memory);
+    u->read = j->from_logits;
     if (!ctc_search(j, u, n, w, &state))
         return 0;
     u->status = LF_CTC_ALIGNED;
@@ -630,7 +632,7 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
     double M[LF_CTC_SLAB][F], S[LF_CTC_SLAB][F];
     if (j->small) {
         for (ptrdiff_t n = first; n < end; n++)
-            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
+            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY && !j->sample[n].read)
                 ctc_short_rows(j, &j->sample[n], n, b, j->sample[n].q + b * F * j->sample[n].columns);
         return;
     }

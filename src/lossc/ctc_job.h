@@ -7,7 +7,7 @@
  *     ctc_rest(job, n, d, memory)   the other halves, with the gradient; without gradient this is not called
  *     ctc_loss(job, n, memory)
  * and for alignments (path != NULL), in place of all but the rows:
- *     ctc_align_near(job, n, memory)      before the rows if job->small: returns whether that was all there is to do for sample n
+ *     ctc_align_near(job, n, memory)      before the rows if job->small; returns whether sample n is done
  *     ctc_align_half(job, n, d, memory)   then   ctc_align_rest(job, n, d, memory)
  * `memory` is lattice_bytes long, one for each n; a single thread may do all of one sample and use the same memory for the next.
  * Results depend on the job only, not on who does which task.
@@ -34,6 +34,7 @@ typedef struct {
     int status;
     const int32_t *labels;
     double best;                      /* alignment: a score that is reached */
+    int read;                         /* alignment: its rows have been, by the search */
     int32_t *column[2];               /* of label i, times 8: where its emissions start in a block */
     double *skip[2];                  /* 1 where label i - 1 may be followed by label i without a blank, else 0 */
     int32_t *reach_b[2], *reach_l[2]; /* frames needed to be in blank or label i */
