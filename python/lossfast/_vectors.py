@@ -16,18 +16,18 @@ _APART = ("margin", 5e-324, _INF, "a number above 0")
 _PAIR = ("input", "target")
 _TRIPLE = ("anchor", "positive", "negative")
 
-_MULTI_MARGIN = _core.VectorLoss("multi_margin", ("input",), label="class", limits=(("p", 1.0, 2.0, "1 or 2"), _MARGIN))
-_MULTILABEL_MARGIN = _core.VectorLoss("multilabel_margin", ("input",), label="classes")
-_FOCAL = _core.VectorLoss(
+_MULTI_MARGIN = _core.vector_loss("multi_margin", ("input",), label="class", limits=(("p", 1.0, 2.0, "1 or 2"), _MARGIN))
+_MULTILABEL_MARGIN = _core.vector_loss("multilabel_margin", ("input",), label="classes")
+_FOCAL = _core.vector_loss(
     "focal", ("input",), label="class", limits=(("gamma", 0.0, _FINITE, "a finite number of at least 0"),), weighted_mean=True, hessian=True
 )
-_COSINE = _core.VectorLoss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
-_TRIPLET = _core.VectorLoss(
+_COSINE = _core.vector_loss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
+_TRIPLET = _core.vector_loss(
     "triplet", _TRIPLE,
     limits=(_APART, ("p", 5e-324, _FINITE, "a finite number above 0"), ("eps", -_FINITE, _FINITE, "a finite number"), ("swap", 0.0, 1.0, "True or False")),
 )  # fmt: skip
-_DICE = _core.VectorLoss("dice", _PAIR, limits=(("smooth", 0.0, _FINITE, "a finite number of at least 0"),))
-_WASSERSTEIN = _core.VectorLoss("wasserstein", _PAIR, limits=(("spacing", 0.0, _FINITE, "a finite number of at least 0"),))
+_DICE = _core.vector_loss("dice", _PAIR, limits=(("smooth", 0.0, _FINITE, "a finite number of at least 0"),))
+_WASSERSTEIN = _core.vector_loss("wasserstein", _PAIR, limits=(("spacing", 0.0, _FINITE, "a finite number of at least 0"),))
 
 
 def multi_margin_loss(
@@ -90,7 +90,7 @@ def multi_margin_loss(
         reduction = legacy_reduction(size_average, reduce)
     if p not in (1, 2):
         raise ValueError(f"p: expected 1 or 2, got {p!r}")
-    return _MULTI_MARGIN((input,), target, weight, reduction, axis, where, out, p, margin)
+    return _MULTI_MARGIN((input,), target, weight, reduction, axis, where, out, (p, margin))
 
 
 def multilabel_margin_loss(input, target, *, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None):
@@ -200,7 +200,7 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     >>> lf.focal_loss([[2.0, 0.0], [0.0, 2.0]], [0, 0], reduction="none")
     array([0.00180356, 1.65007818])
     """
-    return _FOCAL((input,), target, weight, reduction, axis, where, out, gamma, ignore_index=ignore_index)
+    return _FOCAL((input,), target, weight, reduction, axis, where, out, (gamma,), ignore_index)
 
 
 def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None):
@@ -253,7 +253,7 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=No
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
-    return _COSINE((input1, input2), target, None, reduction, axis, where, out, margin)
+    return _COSINE((input1, input2), target, None, reduction, axis, where, out, (margin,))
 
 
 def triplet_margin_loss(
@@ -313,7 +313,7 @@ def triplet_margin_loss(
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
-    return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, margin, p, eps, swap)
+    return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, (margin, p, eps, swap))
 
 
 def triplet_margin_with_distance_loss(
@@ -370,7 +370,7 @@ def triplet_margin_with_distance_loss(
     np.float64(0.5)
     """
     if distance_function is None:
-        return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, margin, 2.0, 1e-6, swap)
+        return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, (margin, 2.0, 1e-6, swap))
     if _core.take_python_request() is not None:
         raise TypeError("distance_function: gradients are known for the default distance only")
     if not margin > 0:
@@ -428,7 +428,7 @@ def dice_loss(input, target, *, smooth=1.0, reduction="mean", axis=-1, where=Non
     >>> lf.dice_loss([[1.0, 1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]], smooth=0.0)
     np.float64(0.3333333333333333)
     """
-    return _DICE((input, target), None, None, reduction, axis, where, out, smooth)
+    return _DICE((input, target), None, None, reduction, axis, where, out, (smooth,))
 
 
 def wasserstein_loss(input, target, *, spacing=1.0, reduction="mean", axis=-1, where=None, out=None):
@@ -476,4 +476,4 @@ def wasserstein_loss(input, target, *, spacing=1.0, reduction="mean", axis=-1, w
     >>> lf.wasserstein_loss([0.5, 0.5, 0.0], [0.0, 0.5, 0.5])
     np.float64(1.0)
     """
-    return _WASSERSTEIN((input, target), None, None, reduction, axis, where, out, spacing)
+    return _WASSERSTEIN((input, target), None, None, reduction, axis, where, out, (spacing,))

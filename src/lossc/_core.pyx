@@ -19,6 +19,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from lossc cimport *
 
+import math
 import operator
 import os
 import sys

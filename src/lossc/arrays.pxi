@@ -1,5 +1,8 @@
 # Arrays in and out: dtypes, shapes, broadcasting, outputs. Every message names the argument, what was expected and what came.
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 cdef enum:
     NPY_USERDEF = 256
 
@@ -113,13 +116,15 @@ cdef int merge_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) no
     return kept
 
 
-cdef object checked_size(tuple shape, str name):
+cdef Py_ssize_t checked_size(tuple shape, str name) except -1:
     """Number of elements of a shape, refused where it does not fit the address space."""
-    size = 1
+    cdef Py_ssize_t size = 1, n
+    cdef double real = 1
     for n in shape:
-        size *= n
-    if size > sys.maxsize // 8:
-        raise ValueError(f"{name}: shape {shape} has {size} elements, more than can be addressed")
+        size = <Py_ssize_t>(<size_t>size * <size_t>n)   # may wrap round, where it is refused
+        real *= <double>n
+    if real >= <double>(PY_SSIZE_T_MAX // 8):
+        raise ValueError(f"{name}: shape {shape} has {math.prod(shape)} elements, more than can be addressed")
     return size
 
 

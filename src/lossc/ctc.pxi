@@ -4,9 +4,6 @@ from cython.parallel cimport threadid
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
-cdef extern from "Python.h":
-    Py_ssize_t PY_SSIZE_T_MAX
-
 cdef size_t CTC_GROUP_BYTES = 64 << 20   # of emissions in hand: larger batches are worked on a group of samples at a time
 cdef double CTC_SERIAL = 65536           # entries and states up to which starting threads costs more than they save
 

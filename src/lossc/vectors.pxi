@@ -85,8 +85,8 @@ cdef class VectorLoss:
         self.name, self.op, self.args, self.inputs, self.label = kernel, VECTOR_LOSSES[kernel], args, len(args), label
         self.limits, self.params, self.weighted_mean, self.hessian = limits, len(limits), weighted_mean, hessian
 
-    def __call__(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, *numbers,
-                 object ignore_index=None):
+    def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=(),
+             object ignore_index=None):
         cdef Request request = take_request()
         cdef int mode = reduction_code(reduction), q, d, e = 0, k = 0, ndim
         cdef list arrays = [as_array(v, name) for v, name in zip(vectors, self.args)], grads = []
@@ -96,15 +96,15 @@ cdef class VectorLoss:
         cdef LfVectorJob job
         cdef Totals totals
         cdef double denominator, scale = 1
-        cdef tuple shape, reads
+        cdef tuple shape, reads, whole = shape_of(ax)
         ndim = cnp.PyArray_NDIM(ax)
         if ndim == 0:
             raise ValueError(f"{self.args[0]}: expected at least one dimension, got a 0-dimensional array")
         for q in range(self.inputs):
-            if shape_of(arrays[q]) != shape_of(ax):
-                raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {shape_of(ax)}, got {shape_of(arrays[q])}")
+            if not has_shape(arrays[q], whole):
+                raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {whole}, got {shape_of(arrays[q])}")
             wide = wide or widens(vectors[q], arrays[q], q == 0)
-        checked_size(shape_of(ax), self.args[0])
+        checked_size(whole, self.args[0])
         if axis is None:
             axis = 1 if ndim > 1 else 0
         for d in range(ndim):
@@ -141,7 +141,7 @@ cdef class VectorLoss:
         if self.label is not None:
             at = as_array(target, "target")
             wide = wide or (self.label == "sign" and widens(target, at, False))
-            self.bind_label(&job, at, shape_of(ax) if self.label == "classes" else shape, over)
+            self.bind_label(&job, at, whole if self.label == "classes" else shape, over)
         job.wide = wide
         if weight is not None:
             aw = class_weights(weight, job.c, True)
@@ -149,7 +149,6 @@ cdef class VectorLoss:
         if where is not None:
             am = as_array(where, "where")
             mask_array(&job.where, am, shape)
-        reads = tuple(arrays) + (at, aw, am)
         if request is not None:
             if request.hessian and not self.hessian:
                 raise TypeError(f"f: {self.name} has no Hessian here")
@@ -161,11 +160,10 @@ cdef class VectorLoss:
                 scale = upstream_scalar(request)
         if mode == 0:
             dtype = result_dtype(wide)
-            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, reads + (au,))
+            ao = np.empty(shape, dtype) if out is None else check_out(out, "out", shape, dtype, (*arrays, at, aw, am, au))
             fill_array(&job.out, ao, dtype_code(ao), job.ndim)
         elif out is not None:
             raise ValueError("out: only with reduction='none'")
-        reads += (au, ao)
 
         # Labels are checked before anything is written to an array of the user's, and a mean's gradient needs the denominator first.
         if request is not None or out is not None:
@@ -179,6 +177,7 @@ cdef class VectorLoss:
         job.scale = scale
         sums = None
         if request is not None:
+            reads = (*arrays, at, aw, am, au, ao)
             for i, name in enumerate(request.names):
                 if name in self.args:
                     q = self.args.index(name)
@@ -216,7 +215,7 @@ cdef class VectorLoss:
         return request.outcome(result, tuple(grads))
 
     cdef double parameter(self, int i, object given) except? -1e300:
-        cdef double value
+        cdef double value, least, largest
         name, least, largest, expected = self.limits[i]
         try:
             value = given
@@ -234,7 +233,7 @@ cdef class VectorLoss:
             check_broadcast(at, shape, "target")
             fill_array(&job.label, at, code, job.ndim)
             return 0
-        if shape_of(at) != shape and not (shape == () and shape_of(at) == (1,)):
+        if not has_shape(at, shape) and not (shape == () and shape_of(at) == (1,)):
             raise ValueError(f"target: expected class indices of shape {shape}, got shape {shape_of(at)}")
         if self.label == "classes":
             vector_array(&job.label, at, over, &job.labelc)
@@ -248,6 +247,11 @@ cdef class VectorLoss:
             index += (bad % c,)
         index = index if len(index) == at.ndim else (0,) * at.ndim
         raise IndexError(f"{subscript('target', index)} = {at[index]} is out of range for {c} classes")
+
+
+def vector_loss(kernel, args, **options):
+    """The function that computes a loss between vectors: a method, as `elementwise` gives."""
+    return VectorLoss(kernel, args, **options).loss
 
 
 cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax, cnp.ndarray at, object weight, int axis):
