@@ -13,7 +13,7 @@ import lossfast.functional as F
 import numpy as np
 import pytest
 import reference
-from calls import LIVE, call, generator
+from calls import DTYPES, LIVE, call, generator
 
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -145,6 +145,23 @@ def test_cross_entropy_of_other_dtypes(isa, regime, dtype):
             report(
                 f"cross_entropy {dtype} {regime}, C={c}", ulps(loss, reference.cross_entropy(x, y, reduction="none")), 8 if dtype == "float64" else 4
             )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("regime", ["ordinary", "wide", "ascending", "descending", "shifted up", "suppressed", "negative", "infinite"])
+def test_runs_of_long_rows(isa, dtype, regime):
+    """Rows of several runs, whole and broken, with and without terms that vanish; NaN in any run is not lost."""
+    make = {"negative": lambda rng, n, c: rng.uniform(-40, -1, (n, c)), "infinite": lambda rng, n, c: np.where(rng.random((n, c)) < 0.1, -np.inf, 1)}
+    for c in (3072, 3090):
+        x = (make.get(regime) or REGIMES[regime])(generator(regime, c), 20, c)
+        x = np.where(np.isinf(x), x, x.clip(-60000)).astype(DTYPES[dtype])
+        want = reference.cross_entropy(x, np.ones(20, int), reduction="none")
+        report(f"C={c}", ulps(F.cross_entropy(x, np.ones(20, int), reduction="none"), want), 4, 0.99)
+        for at in (5, 1500, 3071):
+            for nan in (np.nan, -np.nan):
+                bad = x.copy()
+                bad[:, at] = nan
+                assert np.isnan(F.logsumexp(bad)).all()
 
 
 def test_probability_targets(isa):

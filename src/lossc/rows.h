@@ -92,7 +92,14 @@ static inline double NAME(row_log1p)(double s)
 #endif
 }
 
-/* LF_RAW: the dtype in which runs of an array are read by run_max and run_sum */
+/* Of a run: the maximum; and, on AVX-512 where all is wanted, the largest bits in its whole vectors: of the least element, if any is negative, or
+ * of a NaN. */
+typedef struct {
+    T max;
+    U low;
+} NAME(Extent);
+
+/* LF_RAW: the dtype in which runs of an array are read by run_extent and run_sum */
 #undef LF_RAW
 #if defined LF_T_FLOAT && defined __AVX512F__
 #define LF_RAW(dtype) ((dtype) == LF_F16 || (dtype) == LF_BF16 ? (dtype) : LF_F32)
@@ -102,7 +109,7 @@ static inline double NAME(row_log1p)(double s)
 static inline NAME(Ref) NAME(long_ref)(T m) { return NAME(row_ref)(m); }
 static inline T NAME(long_exp)(T x, T magic, T floor) { return NAME(row_exp)(x, magic, floor); }
 
-static T NAME(run_max)(const void *p, ptrdiff_t n, int dtype)
+static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtype, int whole)
 {
     const T *x = p;
     T lane[LF_LANES];
@@ -118,7 +125,7 @@ static T NAME(run_max)(const void *p, ptrdiff_t n, int dtype)
     for (int h = LF_LANES / 2; h; h /= 2)
         for (int l = 0; l < h; l++)
             lane[l] = lane[l + h] > lane[l] ? lane[l + h] : lane[l];
-    return lane[0];
+    return (NAME(Extent)){lane[0], 0};
 }
 
 /* One step of a sum of exponentials: LF_LANES elements. */
@@ -154,7 +161,7 @@ static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NA
 
 /* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
  * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
-static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(Ref) ref, int masked, T m, double *count, T *keep)
+static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(Ref) ref, int masked, T m, NAME(Extent) extent, double *count, T *keep)
 {
     const T *x = p;
     double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
@@ -275,7 +282,7 @@ static const T *NAME(row_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_
     return buf;
 }
 
-/* A run of logits as run_max and run_sum read it, in place or in words or buf. */
+/* A run of logits as run_extent and run_sum read it, in place or in words or buf. */
 static const void *NAME(row_raw)(const LfRowJob *j, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, uint16_t *words)
 {
     const int dtype = LF_RAW(j->x.dtype);
@@ -466,7 +473,7 @@ static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
     T buf[LF_RUN];
     uint16_t words[LF_RUN];
     const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
-    const T m = NAME(run_max)(NAME(row_raw)(j, r->off_x[l], 0, n, buf, words), n, LF_RAW(j->x.dtype));
+    const T m = NAME(run_extent)(NAME(row_raw)(j, r->off_x[l], 0, n, buf, words), n, LF_RAW(j->x.dtype), 0).max;
     const NAME(Ref) ref = NAME(long_ref)(m);
     r->m[l] = m, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
@@ -482,16 +489,19 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
         int dtype = LF_RAW(j->x.dtype);
         const void *x = NAME(row_raw)(j, r->off_x[l], c, n, buf, words);
-        const T here = c ? NAME(run_max)(x, n, dtype) : m;
-        if (here > m) {
-            s = (s + count) * lf_exp_f64((double)m - (double)here);
-            dot += mass != 0 ? mass * ((double)here - (double)m) : 0;
-            count = 0, m = here, top = NAME(row_far)(m) ? 0 : m;
+        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1) : (NAME(Extent)){m, 0};
+        if (here.max > m) {
+            s = (s + count) * lf_exp_f64((double)m - (double)here.max);
+            dot += mass != 0 ? mass * ((double)here.max - (double)m) : 0;
+            count = 0, m = here.max, top = NAME(row_far)(m) ? 0 : m;
             ref = NAME(long_ref)(m);
         }
         if (NAME(row_far)(m) || (spread && dtype != T_CODE))
             x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
-        s += ref.f * (here == m ? NAME(run_sum)(x, n, dtype, ref, 1, top, &count, e) : NAME(run_sum)(x, n, dtype, ref, 0, top, NULL, NULL));
+        if (NAME(row_far)(m))
+            here.low = ~(U)0; /* not known of what is left of them */
+        s += ref.f *
+             (here.max == m ? NAME(run_sum)(x, n, dtype, ref, 1, top, here, &count, e) : NAME(run_sum)(x, n, dtype, ref, 0, top, here, &count, NULL));
         if (spread)
             NAME(run_dot)(x, NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }

@@ -6,6 +6,8 @@
  * Four vectors are added in float, then all in double: four terms are off by an ulp at most, even ones by half of one.
  * Lanes: vector k of four holds elements 16 k .. 16 k + 15; of bfloat16 the even, or odd, of elements 32 (k / 2) .. 32 (k / 2) + 31. */
 
+#define LF_LN2 0x1.62e43p-1f
+#define LF_LN2_OFF 0x1.05c61p-29
 #define LF_QUAD 64
 #define LF_EACH4 _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 
@@ -22,11 +24,13 @@ static inline Ref_f32 long_ref_f32(float m)
     return ref;
 }
 
-static inline __m512 lf_exp_table16(__m512 x, __m512 magic, __m512 floor)
+/* e(x). Plain: x >= floor or NaN, and n ln2 is one product by LF_LN2, so too large by n LF_LN2_OFF. */
+static inline __m512 lf_exp_table16(__m512 x, __m512 magic, __m512 floor, int plain)
 {
-    const __mmask16 counts = _mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ); /* NaN counts */
+    const __mmask16 counts = plain ? (__mmask16)-1 : _mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ); /* NaN counts */
     const __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(T_LOG2E), magic), n = _mm512_sub_ps(t, magic);
-    const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(T_LN2_LO), _mm512_fnmadd_ps(n, _mm512_set1_ps(T_LN2_HI), x));
+    const __m512 high = _mm512_fnmadd_ps(n, _mm512_set1_ps(plain ? LF_LN2 : T_LN2_HI), x);
+    const __m512 r = plain ? high : _mm512_fnmadd_ps(n, _mm512_set1_ps(T_LN2_LO), high);
     const __m512i j = _mm512_castps_si512(t), power = _mm512_permutexvar_epi32(j, _mm512_loadu_si512(lf_exp_table));
     const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_slli_epi32(j, 19)));
     const __m512 c = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.555762p-3f), _mm512_set1_ps(0x1.00022p-1f)); /* exp(r) - 1 - r = c r^2 + 2^-29 */
@@ -35,7 +39,7 @@ static inline __m512 lf_exp_table16(__m512 x, __m512 magic, __m512 floor)
 
 static inline float long_exp_f32(float x, float magic, float floor)
 {
-    return _mm512_cvtss_f32(lf_exp_table16(_mm512_set1_ps(x), _mm512_set1_ps(magic), _mm512_set1_ps(floor)));
+    return _mm512_cvtss_f32(lf_exp_table16(_mm512_set1_ps(x), _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0));
 }
 
 /* Four vectors from p; of the last, n < LF_QUAD, those elements and -inf. */
@@ -69,49 +73,55 @@ static inline void lf_keep4(float *e, const __m512 y[4], int dtype, ptrdiff_t n)
     }
 }
 
-static float lf_max_words(const char *p, ptrdiff_t n, int dtype)
+/* The least of 32 words. */
+static inline uint16_t lf_least_word(__m512i x)
 {
-    /* sign and magnitude: the largest signed word, unless all are negative; then the least magnitude. A NaN may be the largest */
-    const __m512i low = _mm512_set1_epi16((short)(dtype == LF_BF16 ? 0xff80 : 0xfc00)), flip = _mm512_set1_epi16(0x7fff);
-    __m512i most = low, least = low;
-    for (; n > 0; n -= 32, p += 64) {
-        const __m512i x = _mm512_mask_loadu_epi16(low, n < 32 ? (__mmask32)(((uint32_t)1 << n) - 1) : ~(__mmask32)0, p);
-        most = _mm512_max_epi16(most, x), least = _mm512_min_epu16(least, x);
-    }
-    most = _mm512_xor_si512(most, flip); /* the largest to the least unsigned one */
-    const __m256i a = _mm256_min_epu16(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
-    const __m256i b = _mm256_min_epu16(_mm512_castsi512_si256(least), _mm512_extracti64x4_epi64(least, 1));
-    const __m128i c = _mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
-    const __m128i d = _mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
-    const uint16_t positive = (uint16_t)_mm_cvtsi128_si32(c) ^ 0x7fff, negative = (uint16_t)_mm_cvtsi128_si32(d);
-    const uint16_t h = positive < 0x8000 ? positive : negative;
-    return dtype == LF_BF16 ? lf_bf16_to_f32(h) : lf_f16_to_f32(h);
+    const __m256i a = _mm256_min_epu16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+    return (uint16_t)_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1))));
 }
 
-static float run_max_f32(const void *x, ptrdiff_t n, int dtype)
+/* Halves are sign and magnitude: the largest is the largest signed word, unless all are negative; then the one of least magnitude. It may be NaN. */
+static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int whole)
+{
+    const __m512i none = _mm512_set1_epi16((short)(dtype == LF_BF16 ? 0xff80 : 0xfc00));
+    const __m512i rest = _mm512_mask_loadu_epi16(none, (__mmask32)(((uint64_t)1 << n % 32) - 1), p + n / 32 * 64);
+    __m512i most = rest, least = rest, low = _mm512_setzero_si512();
+    for (; n >= 32; n -= 32, p += 64) {
+        const __m512i x = _mm512_loadu_si512(p);
+        most = _mm512_max_epi16(most, x), least = _mm512_min_epu16(least, x), low = whole ? _mm512_max_epu16(low, x) : low;
+    }
+    const uint16_t positive = 0x7fff ^ lf_least_word(_mm512_xor_si512(most, _mm512_set1_epi16(0x7fff)));
+    const uint16_t max = positive < 0x8000 ? positive : lf_least_word(least), min = ~lf_least_word(~low);
+    return dtype == LF_BF16 ? (Extent_f32){lf_bf16_to_f32(max), BITS(lf_bf16_to_f32(min))}
+                            : (Extent_f32){lf_f16_to_f32(max), BITS(lf_f16_to_f32(min))};
+}
+
+static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, int whole)
 {
     const char *p = x;
     if (dtype != LF_F32)
-        return lf_max_words(p, n, dtype);
+        return dtype == LF_F16 ? extent_words(p, n, LF_F16, whole) : extent_words(p, n, LF_BF16, whole);
     __m512 m[4], v[4];
-    LF_EACH4 m[k] = _mm512_set1_ps(-INFINITY);
-    for (; n >= LF_QUAD; n -= LF_QUAD, p += 4 * LF_QUAD)
-        LF_EACH4 m[k] = _mm512_max_ps(_mm512_loadu_ps(p + 64 * k), m[k]); /* drops NaN; the sum brings it back */
-    lf_read4(v, p, dtype, n);
-    LF_EACH4 m[k] = _mm512_max_ps(v[k], m[k]);
-    return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3])));
+    __m512i low = _mm512_setzero_si512();
+    lf_read4(v, p + n / LF_QUAD * (4 * LF_QUAD), dtype, n % LF_QUAD);
+    LF_EACH4 m[k] = _mm512_max_ps(v[k], _mm512_set1_ps(-INFINITY)); /* drops NaN; the sum brings it back */
+#pragma GCC unroll 1
+    for (; n >= LF_QUAD; n -= LF_QUAD, p += 4 * LF_QUAD) {
+        LF_EACH4 v[k] = _mm512_loadu_ps(p + 64 * k);
+        LF_EACH4 m[k] = _mm512_max_ps(v[k], m[k]), low = whole ? _mm512_max_epu32(low, _mm512_castps_si512(v[k])) : low;
+    }
+    return (Extent_f32){_mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3]))), _mm512_reduce_max_epu32(low)};
 }
 
-/* One step of a sum: LF_QUAD elements, or the last n. */
-static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, __m512d acc[2], ptrdiff_t *count,
-                                float *keep)
+/* One step of a sum: LF_QUAD elements, or, unless it is plain, the last n. */
+static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, float m, __m512d acc[2], ptrdiff_t *count, float *keep)
 {
     __m512 x[4], y[4];
     lf_read4(x, p, dtype, n);
     for (ptrdiff_t i = 0; n == LF_QUAD && i < LF_QUAD * lf_itemsize(dtype); i += 64)
         __builtin_prefetch(p + LF_AHEAD + i); /* of the next runs, or nothing */
-    LF_EACH4 y[k] = lf_exp_table16(x[k], _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor));
-    if (masked) {
+    LF_EACH4 y[k] = lf_exp_table16(x[k], _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), plain);
+    if (!plain) {
         __mmask16 same[4];
         LF_EACH4 same[k] = _mm512_cmp_ps_mask(x[k], _mm512_set1_ps(m), _CMP_EQ_OQ);
         lf_keep4(keep, y, dtype, n);
@@ -123,25 +133,31 @@ static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 r
     acc[1] = _mm512_add_pd(acc[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
 }
 
-static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, double *count, float *keep)
+static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, float m, double *count, float *keep)
 {
+    const ptrdiff_t step = keep ? LF_QUAD : 0;
+    float spare[LF_QUAD], *e = keep ? keep : spare;
     __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     ptrdiff_t ties = 0;
-    for (; n >= LF_QUAD; n -= LF_QUAD, p += LF_QUAD * lf_itemsize(dtype), keep += masked ? LF_QUAD : 0)
-        run_step_f32(p, LF_QUAD, dtype, ref, masked, m, acc, &ties, keep);
-    if (n)
-        run_step_f32(p, n, dtype, ref, masked, m, acc, &ties, keep);
-    if (masked)
-        *count += (double)ties;
+    for (; n >= LF_QUAD; n -= LF_QUAD, p += LF_QUAD * lf_itemsize(dtype), e += step)
+        run_step_f32(p, LF_QUAD, dtype, ref, plain, m, acc, &ties, e);
+    if (n && !plain)
+        run_step_f32(p, n, dtype, ref, plain, m, acc, &ties, e);
+    *count += (double)ties;
     return _mm512_reduce_add_pd(_mm512_add_pd(acc[0], acc[1]));
 }
 
-/* Sum of e(x) over a run of floats or halves; with `masked`, elements equal to m are left out and counted, and all e are kept. */
-static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, double *count, float *keep)
+/* Sum of e(x) over a run of floats or halves; with `masked`, elements equal to m are left out and counted, and all e are kept.
+ * Most runs of long rows are plain: whole, without the row's maximum or elements below the floor. There e lacks the factor
+ * 1 + LF_LN2_OFF n, n = x log2 e; the sum gets that of the run's maximum. What remains, of terms 2^-k as large, is k 2^-29. */
+static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, Extent_f32 extent, double *count, float *keep)
 {
+    const int plain = !masked && n % LF_QUAD == 0 && ref.floor < 0 && extent.low <= BITS(ref.floor);
+    const double mend = plain ? 1 + LF_LN2_OFF * T_LOG2E * (double)extent.max : 1;
 #define LF_CASE(code)                                                                                                                                \
     case code:                                                                                                                                       \
-        return masked ? lf_run_sum(x, n, code, ref, 1, m, count, keep) : lf_run_sum(x, n, code, ref, 0, m, count, keep);
+        return plain ? mend * lf_run_sum(x, n, code, ref, 1, m, count, NULL)                                                                         \
+                     : lf_run_sum(x, n, code, ref, 0, masked ? m : NAN, count, masked ? keep : NULL);
     switch (dtype) {
         LF_CASE(LF_F16)
         LF_CASE(LF_BF16)
@@ -158,7 +174,7 @@ static void emit_scaled_f32(float *o, const float *x, const float *e, ptrdiff_t 
     for (ptrdiff_t i = 0; i < n; i += 16) {
         const __mmask16 in = n - i < 16 ? (__mmask16)((1 << (n - i)) - 1) : (__mmask16)-1;
         const __m512 v = _mm512_maskz_loadu_ps(in, (e ? e : x) + i);
-        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(e ? v : lf_exp_table16(v, _mm512_set1_ps(magic), _mm512_set1_ps(floor)), f));
+        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(e ? v : lf_exp_table16(v, _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0), f));
     }
 }
 #undef LF_QUAD
