@@ -156,13 +156,16 @@ static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t
         off[l] = (t + (l < frames ? l : frames - 1)) * stride;
 }
 
-/* q[c F + l] = the entry of class c in the frame at x + off[l]. */
-static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *off, double *q)
+/* q[c F + l] = the entry of class c in the frame at x + off[l]; offsets of frames beyond `frames` repeat the last. */
+static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *off, ptrdiff_t frames, double *q)
 {
     const ptrdiff_t C = j->C;
     const int wide = j->x_dtype == LF_F64;
     if (!(wide || j->x_dtype == LF_F32) || j->x_c != lf_itemsize(j->x_dtype) || C < LANES) {
-        lf_load_tile_f64(q, x, j->x_dtype, off, j->x_c, F, C);
+        lf_load_tile_f64(q, F, x + off[0], j->x_dtype, j->x_t, j->x_c, frames, C);
+        for (ptrdiff_t c = 0; c < C; c++)
+            for (ptrdiff_t l = frames; l < F; l++)
+                q[c * F + l] = q[c * F + frames - 1];
         return;
     }
     for (ptrdiff_t i = 0; i < C; i += LANES)
@@ -188,7 +191,7 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
     CtcExtent extent;
     const double *M = extent.top;
     ctc_offsets(off, j->x_t, t, frames);
-    ctc_load_frames(j, j->x + n * j->x_n, off, q);
+    ctc_load_frames(j, j->x + n * j->x_n, off, frames, q);
     if (j->path && !j->from_logits) {
         ctc_emit_path(q, C, u->classes, extent.top, ties);
     } else {
@@ -291,7 +294,6 @@ static void ctc_short_gradient(void *context, ptrdiff_t b)
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F;
     const double *q = u->q + t * u->columns, scale = j->scale[r->n];
     double *g = r->work->column, ratio[F] = {0};
-    ptrdiff_t off[F];
     for (ptrdiff_t l = 0; l < frames && j->from_logits; l++)
         ratio[l] = u->ratio[t + l];
     for (ptrdiff_t c = 0; c < j->C; c++)
@@ -300,12 +302,7 @@ static void ctc_short_gradient(void *context, ptrdiff_t b)
             const double p = q[c * F + l] > 0 && ratio[l] > 0 ? q[c * F + l] : 0;
             g[c * F + l] = (p * ratio[l] - g[c * F + l]) * scale;
         }
-    ctc_offsets(off, j->g_t, t, frames);
-    if (frames < F)
-        for (ptrdiff_t c = 0; c < j->C; c++)
-            for (ptrdiff_t l = 0; l < frames; l++)
-                g[c * frames + l] = g[c * F + l];
-    lf_store_tile_f64(j->g + r->n * j->g_n, j->g_dtype, off, j->g_c, g, frames, j->C, j->stream);
+    lf_store_tile_f64(j->g + r->n * j->g_n + t * j->g_t, j->g_dtype, j->g_t, j->g_c, g, F, frames, j->C, j->stream);
 }
 
 static void ctc_long_gradient(void *context, ptrdiff_t b)

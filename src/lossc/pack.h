@@ -2,7 +2,7 @@
  *
  * A. Array elements are read and written through types of alignment 1 that may alias anything: misaligned views are no special case, and
  *    contiguous runs still become packed code.
- * B. lf_load and lf_store move runs. lf_load_tile and lf_store_tile move W positions x C classes to and from tile[c * W + l]; what they make
+ * B. lf_load and lf_store move runs. lf_load_tile and lf_store_tile move n positions x C classes to and from tile[c * W + l]; what they make
  *    fast is lanes contiguous (runs) and rows contiguous (transposition by blocks in registers).
  * C. Streaming goes past the caches in whole lines; lf_store_fence() orders those stores before whatever the thread publishes next. */
 #ifndef LF_PACK_H
@@ -191,7 +191,7 @@ static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t
         return;
 
 /* The element at dst + i stride = src[i] rounded to a float dtype; stream: past the caches where contiguous. */
-static void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
+LF_CALLED NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
 {
     if (stride == lf_itemsize(dtype) && dtype == T_DTYPE) {
         if (stream)
@@ -267,13 +267,14 @@ static inline void NAME(lf_flip)(NAME(LfLanes) v[])
 #endif
 }
 
-static inline NAME(LfLanes) NAME(lf_join)(const char *src, const ptrdiff_t off[])
+/* The segments of rows 0, SEG, ... from src on. */
+static inline NAME(LfLanes) NAME(lf_join)(const char *src, ptrdiff_t step)
 {
-    NAME(LfSegment) a = *(const NAME(LfSegment) *)(const void *)(src + off[0]);
+    NAME(LfSegment) a = *(const NAME(LfSegment) *)(const void *)src;
 #if SPAN == 1
     return a;
 #else
-    NAME(LfSegment) b = *(const NAME(LfSegment) *)(const void *)(src + off[SEG]);
+    NAME(LfSegment) b = *(const NAME(LfSegment) *)(const void *)(src + SEG * step);
 #ifdef LF_T_FLOAT
     return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
 #else
@@ -282,16 +283,16 @@ static inline NAME(LfLanes) NAME(lf_join)(const char *src, const ptrdiff_t off[]
 #endif
 }
 
-static inline void NAME(lf_part)(char *dst, const ptrdiff_t off[], NAME(LfLanes) v)
+static inline void NAME(lf_part)(char *dst, ptrdiff_t step, NAME(LfLanes) v)
 {
 #if SPAN == 1
-    *(NAME(LfSegment) *)(void *)(dst + off[0]) = v;
+    *(NAME(LfSegment) *)(void *)dst = v;
 #elif defined LF_T_FLOAT
-    *(NAME(LfSegment) *)(void *)(dst + off[0]) = __builtin_shufflevector(v, v, 0, 1, 2, 3);
-    *(NAME(LfSegment) *)(void *)(dst + off[SEG]) = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    *(NAME(LfSegment) *)(void *)dst = __builtin_shufflevector(v, v, 0, 1, 2, 3);
+    *(NAME(LfSegment) *)(void *)(dst + SEG * step) = __builtin_shufflevector(v, v, 4, 5, 6, 7);
 #else
-    *(NAME(LfSegment) *)(void *)(dst + off[0]) = __builtin_shufflevector(v, v, 0, 1);
-    *(NAME(LfSegment) *)(void *)(dst + off[SEG]) = __builtin_shufflevector(v, v, 2, 3);
+    *(NAME(LfSegment) *)(void *)dst = __builtin_shufflevector(v, v, 0, 1);
+    *(NAME(LfSegment) *)(void *)(dst + SEG * step) = __builtin_shufflevector(v, v, 2, 3);
 #endif
 }
 
@@ -300,20 +301,20 @@ static inline void NAME(lf_part)(char *dst, const ptrdiff_t off[], NAME(LfLanes)
 typedef float LfQuad __attribute__((vector_size(16), aligned(1), may_alias));
 typedef double LfTwo __attribute__((vector_size(16)));
 
-static void lf_pairs_to_tile(float *restrict tile, ptrdiff_t W, const char *src, const ptrdiff_t *off, ptrdiff_t n, ptrdiff_t C)
+static void lf_pairs_to_tile(float *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
 {
     for (ptrdiff_t i = 0; i < n; i += 4)
         for (ptrdiff_t c = 0; c <= C - 2; c++) {
             ptrdiff_t l = i + 4 < n ? i : n - 4;
             const lf_f64_u *p[4];
-            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) p[k] = (const void *)(src + off[l + k] + 4 * c);
+            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) p[k] = (const void *)(src + (l + k) * step + 4 * c);
             LfQuad a = (LfQuad)(LfTwo){*p[0], *p[1]}, b = (LfQuad)(LfTwo){*p[2], *p[3]};
             *(LfQuad *)(void *)(tile + c * W + l) = __builtin_shufflevector(a, b, 0, 2, 4, 6);
             *(LfQuad *)(void *)(tile + (c + 1) * W + l) = __builtin_shufflevector(a, b, 1, 3, 5, 7);
         }
 }
 
-static void lf_tile_to_pairs(char *dst, const ptrdiff_t *off, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
+static void lf_tile_to_pairs(char *dst, ptrdiff_t step, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
 {
     for (ptrdiff_t i = 0; i < n; i += 4)
         for (ptrdiff_t c = 0; c <= C - 2; c++) {
@@ -321,25 +322,25 @@ static void lf_tile_to_pairs(char *dst, const ptrdiff_t *off, const float *restr
             LfQuad a = *(const LfQuad *)(const void *)(tile + c * W + l), b = *(const LfQuad *)(const void *)(tile + (c + 1) * W + l);
             LfTwo x = (LfTwo)__builtin_shufflevector(a, b, 0, 4, 1, 5), y = (LfTwo)__builtin_shufflevector(a, b, 2, 6, 3, 7);
             double pair[4] = {x[0], x[1], y[0], y[1]};
-            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) * (lf_f64_u *)(void *)(dst + off[l + k] + 4 * c) = pair[k];
+            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) * (lf_f64_u *)(void *)(dst + (l + k) * step + 4 * c) = pair[k];
         }
 }
 #endif
 
-/* tile[c W + l] = the T at src + off[l] + c sizeof(T), for l < n and c < C.
+/* tile[c W + l] = the T at src + l step + c sizeof(T), for l < n and c < C. Even steps, since offsets would not fit into registers.
  * The last blocks overlap the ones before them, so only few lanes or a single class are left to the plain loop. */
-static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src, const ptrdiff_t *off, ptrdiff_t n, ptrdiff_t C)
+static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
 {
 #ifdef LF_T_FLOAT
     if (n >= 4 && (C == 2 || C == 3)) {
-        lf_pairs_to_tile(tile, W, src, off, n, C);
+        lf_pairs_to_tile(tile, W, src, step, n, C);
         return;
     }
 #endif
     if (n < B || C < SEG) {
         for (ptrdiff_t c = 0; c < C; c++)
             for (ptrdiff_t l = 0; l < n; l++)
-                tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + off[l] + c * (ptrdiff_t)sizeof(T));
+                tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + l * step + c * (ptrdiff_t)sizeof(T));
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
@@ -347,7 +348,8 @@ static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src
         for (ptrdiff_t j = 0; j < C; j += SEG) {
             ptrdiff_t c = j + SEG < C ? j : C - SEG;
             NAME(LfLanes) v[SEG];
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = NAME(lf_join)(src + c * (ptrdiff_t)sizeof(T), off + l + k);
+            const char *p = src + l * step + c * (ptrdiff_t)sizeof(T);
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = NAME(lf_join)(p + k * step, step);
             NAME(lf_flip)(v);
             _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) * (NAME(LfLanes) *)(void *)(tile + (c + k) * W + l) = v[k];
         }
@@ -355,18 +357,18 @@ static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src
 }
 
 /* The reverse. */
-static void NAME(lf_tile_to_rows)(char *dst, const ptrdiff_t *off, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
+static void NAME(lf_tile_to_rows)(char *dst, ptrdiff_t step, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
 {
 #ifdef LF_T_FLOAT
     if (n >= 4 && (C == 2 || C == 3)) {
-        lf_tile_to_pairs(dst, off, tile, W, n, C);
+        lf_tile_to_pairs(dst, step, tile, W, n, C);
         return;
     }
 #endif
     if (n < B || C < SEG) {
         for (ptrdiff_t l = 0; l < n; l++)
             for (ptrdiff_t c = 0; c < C; c++)
-                *(T_UNALIGNED *)(void *)(dst + off[l] + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
+                *(T_UNALIGNED *)(void *)(dst + l * step + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
         return;
     }
     for (ptrdiff_t i = 0; i < n; i += B) {
@@ -376,69 +378,72 @@ static void NAME(lf_tile_to_rows)(char *dst, const ptrdiff_t *off, const T *rest
             NAME(LfLanes) v[SEG];
             _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = *(const NAME(LfLanes) *)(const void *)(tile + (c + k) * W + l);
             NAME(lf_flip)(v);
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) NAME(lf_part)(dst + c * (ptrdiff_t)sizeof(T), off + l + k, v[k]);
+            char *p = dst + l * step + c * (ptrdiff_t)sizeof(T);
+            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) NAME(lf_part)(p + k * step, step, v[k]);
         }
     }
 }
 
 /* ---- tiles -------------------------------------------------------------------------------------------------------------------------- */
 
-/* tile[c W + l] = the element at src + off[l] + c cstride, any dtype. */
-static void NAME(lf_load_tile)(T *restrict tile, const char *src, int dtype, const ptrdiff_t *off, ptrdiff_t cstride, ptrdiff_t W, ptrdiff_t C)
+/* Lie the positions of a tile nearer to one another than its classes? Then it is moved class by class. */
+#define CLASSWISE ((step < 0 ? -step : step) <= (cstride < 0 ? -cstride : cstride))
+
+/* tile[c W + l] = the element at src + l step + c cstride, any dtype, for l < n and c < C. */
+LF_CALLED NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t cstride, ptrdiff_t n, ptrdiff_t C)
 {
-    ptrdiff_t item = lf_itemsize(dtype);
-    if (lf_evenly(off, item, W)) {
+    const ptrdiff_t item = lf_itemsize(dtype);
+    if (CLASSWISE) {
         for (ptrdiff_t c = 0; c < C; c++)
-            NAME(lf_load)(tile + c * W, src + off[0] + c * cstride, dtype, item, W);
+            NAME(lf_load)(tile + c * W, src + c * cstride, dtype, step, n);
     } else if (cstride == item && dtype == T_DTYPE) {
-        NAME(lf_rows_to_tile)(tile, W, src, off, W, C);
+        NAME(lf_rows_to_tile)(tile, W, src, step, n, C);
     } else {
-        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W); /* all rows are one run */
+        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE; /* all rows are one run */
         T part[LF_SUBTILE * LF_SUBTILE];
-        ptrdiff_t at[LF_SUBTILE];
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
-            for (ptrdiff_t l = 0; l < W; l += LF_SUBTILE) {
-                ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
-                for (ptrdiff_t k = 0; k < n; k++) {
-                    at[k] = k * m * (ptrdiff_t)sizeof(T);
-                    if (!whole)
-                        NAME(lf_load)(part + k * m, src + off[l + k] + c * cstride, dtype, cstride, m);
-                }
+            for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
+                const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
                 if (whole)
-                    NAME(lf_load)(part, src + off[l], dtype, item, n * m);
-                NAME(lf_rows_to_tile)(tile + c * W + l, W, (const char *)part, at, n, m);
+                    NAME(lf_load)(part, src + l * step, dtype, item, rows * m);
+                for (ptrdiff_t k = 0; !whole && k < rows; k++)
+                    NAME(lf_load)(part + k * m, src + (l + k) * step + c * cstride, dtype, cstride, m);
+                NAME(lf_rows_to_tile)(tile + c * W + l, W, (const char *)part, m * (ptrdiff_t)sizeof(T), rows, m);
             }
     }
 }
 
-/* The element at dst + off[l] + c cstride = tile[c W + l], rounded to a float dtype. */
-static void NAME(lf_store_tile)(char *dst, int dtype, const ptrdiff_t *off, ptrdiff_t cstride, const T *restrict tile, ptrdiff_t W, ptrdiff_t C,
-                                int stream)
+/* The element at dst + l step + c cstride = tile[c W + l], rounded to a float dtype. */
+LF_CALLED NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C,
+                              int stream)
 {
-    ptrdiff_t item = lf_itemsize(dtype);
-    if (lf_evenly(off, item, W)) {
-        for (ptrdiff_t c = 0; c < C; c++)
-            NAME(lf_store)(dst + off[0] + c * cstride, dtype, item, tile + c * W, W, stream);
+    const ptrdiff_t item = lf_itemsize(dtype);
+    if (CLASSWISE) {
+        for (ptrdiff_t c = 0; c < C; c++) {
+            char *p = dst + c * cstride;
+            if (stream && c + 2 < C) { /* lines of which only a part is streamed are read first */
+                __builtin_prefetch(p + 2 * cstride, 1);
+                __builtin_prefetch(p + 2 * cstride + (n - 1) * step, 1);
+            }
+            NAME(lf_store)(p, dtype, step, tile + c * W, n, stream);
+        }
     } else if (cstride == item && dtype == T_DTYPE && !stream) {
-        NAME(lf_tile_to_rows)(dst, off, tile, W, W, C);
+        NAME(lf_tile_to_rows)(dst, step, tile, W, n, C);
     } else {
-        int whole = cstride == item && C <= LF_SUBTILE && lf_evenly(off, C * item, W);
+        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE;
         T part[LF_SUBTILE * LF_SUBTILE];
-        ptrdiff_t at[LF_SUBTILE];
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
-            for (ptrdiff_t l = 0; l < W; l += LF_SUBTILE) {
-                ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, n = W - l < LF_SUBTILE ? W - l : LF_SUBTILE;
-                for (ptrdiff_t k = 0; k < n; k++)
-                    at[k] = k * m * (ptrdiff_t)sizeof(T);
-                NAME(lf_tile_to_rows)((char *)part, at, tile + c * W + l, W, n, m);
+            for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
+                const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
+                NAME(lf_tile_to_rows)((char *)part, m * (ptrdiff_t)sizeof(T), tile + c * W + l, W, rows, m);
                 if (whole)
-                    NAME(lf_store)(dst + off[l], dtype, item, part, n * m, stream);
-                else
-                    for (ptrdiff_t k = 0; k < n; k++)
-                        NAME(lf_store)(dst + off[l + k] + c * cstride, dtype, cstride, part + k * m, m, stream);
+                    NAME(lf_store)(dst + l * step, dtype, item, part, rows * m, stream);
+                for (ptrdiff_t k = 0; !whole && k < rows; k++)
+                    NAME(lf_store)(dst + (l + k) * step + c * cstride, dtype, cstride, part + k * m, m, stream);
             }
     }
 }
+#undef CLASSWISE
 
 #undef T_DTYPE
 #undef T_UNALIGNED

@@ -15,6 +15,9 @@
 /* A call in a loop keeps gcc from vectorising it, so what is inline is always inlined. */
 #define inline inline __attribute__((always_inline))
 
+/* Where neither copies nor versions for constant arguments are worth their size. */
+#define LF_CALLED static __attribute__((noinline, noclone)) void
+
 #include "half.h"
 
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
@@ -50,30 +53,19 @@ static inline double lf_lane_sum(const double *lane)
 
 static inline double lf_nearest(double x) /* |x| < 2^51 */ { return (x + 0x1.8p52) - 0x1.8p52; }
 
-/* off[0], off[0] + step, off[0] + 2 step, ...? */
-static inline int lf_evenly(const ptrdiff_t *off, ptrdiff_t step, ptrdiff_t n)
-{
-    if (n > 1 && off[1] - off[0] != step)
-        return 0;
-    int64_t same = 1;
-    for (ptrdiff_t l = 1; l < n; l++)
-        same &= off[l] - off[l - 1] == step;
-    return (int)same;
-}
-
-/* Labels at any address as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
-static void lf_load_labels(int64_t *y, const char *src, int dtype, const ptrdiff_t *off, ptrdiff_t n)
+/* n labels, step bytes apart at any address, as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
+static void lf_load_labels(int64_t *y, const char *src, int dtype, ptrdiff_t step, ptrdiff_t n)
 {
 #define LABELS(code, type, value)                                                                                                                    \
     case code:                                                                                                                                       \
         for (ptrdiff_t l = 0; l < n; l++) {                                                                                                          \
             type v;                                                                                                                                  \
-            memcpy(&v, src + off[l], sizeof v);                                                                                                      \
+            memcpy(&v, src + l * step, sizeof v);                                                                                                    \
             y[l] = value;                                                                                                                            \
         }                                                                                                                                            \
         break;
-    if (dtype == LF_I64 && lf_evenly(off, sizeof *y, n)) {
-        memcpy(y, src + off[0], (size_t)n * sizeof *y);
+    if (dtype == LF_I64 && step == sizeof *y) {
+        memcpy(y, src, (size_t)n * sizeof *y);
         return;
     }
     switch (dtype) {

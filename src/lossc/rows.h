@@ -237,18 +237,18 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
 /* ---- the rows in hand --------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    ptrdiff_t first, n; /* positions first .. first + n */
-    ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
-    int64_t label[LF_W];                      /* class; -1: adds nothing (ignored, masked or bad) */
+    _Alignas(64) int64_t label[LF_W];         /* class; -1: adds nothing (ignored, masked or bad) */
     double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
     T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
     T magic[LF_W], floor[LF_W];               /* reference */
     double f[LF_W], s[LF_W];                  /* and S */
     double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
     double delta[LF_W], loss[LF_W];           /* log1p(S) */
-    /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p */
-    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W];
-    double kd[LF_W];
+    /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p; the label's own */
+    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W], patch[LF_W];
+    double kd[LF_W], qd[LF_W];
+    ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
+    ptrdiff_t first, n; /* positions first .. first + n */
 } NAME(Rows);
 
 /* Elements c .. c + n of a row, from or to buf. */
@@ -295,41 +295,47 @@ static const void *NAME(row_raw)(const LfRowJob *j, ptrdiff_t off, ptrdiff_t c, 
     return words;
 }
 
-static void NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
+/* Classes from .. to of positions first .. first + n: tile[c * ld + i], then zeros for the lanes of no position. */
+LF_CALLED NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
+                        T *tile, ptrdiff_t ld)
 {
-    if (j->cdim > 1) {
-        for (ptrdiff_t l = 0; l < n; l++) {
-            T row[LF_SMALL_C];
-            NAME(row_move)(j, a, stride, off[l], 0, j->c, row, 0);
-            for (ptrdiff_t c = 0; c < j->c; c++)
-                tile[c * LF_W + l] = row[c];
+    const ptrdiff_t step = a->stride[j->ndim - 1], rest = -n & (LF_GROUP - 1);
+    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
+        T *at = tile + w.at, row[LF_SMALL_C];
+        if (j->cdim == 1)
+            NAME(lf_load_tile)(at + from * ld, ld, a->data + w.off + from * stride[0], a->dtype, step, stride[0], w.n, to - from);
+        for (ptrdiff_t l = 0; j->cdim > 1 && l < w.n; l++) {
+            NAME(row_move)(j, a, stride, w.off + l * step, 0, j->c, row, 0);
+            for (ptrdiff_t c = from; c < to; c++)
+                at[c * ld + l] = row[c];
         }
-    } else if (n == LF_W && a->dtype == T_CODE && lf_evenly(off, sizeof(T), n)) {
-        for (ptrdiff_t c = 0; c < j->c; c++)
-            memcpy(tile + c * LF_W, a->data + off[0] + c * stride[0], LF_W * sizeof(T));
-    } else {
-        NAME(lf_load_tile)(tile, a->data, a->dtype, off, stride[0], n, j->c);
-        for (ptrdiff_t c = j->c - 1; n < LF_W && c > 0; c--) /* from rows of n to rows of LF_W, last first */
-            memmove(tile + c * LF_W, tile + c * n, n * sizeof(T));
     }
-    const ptrdiff_t end = (n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
-    for (ptrdiff_t c = 0; n < end && c < j->c; c++)
-        memset(tile + c * LF_W + n, 0, (end - n) * sizeof(T));
+    for (ptrdiff_t c = from; rest && c < to; c++)
+        memset(tile + c * ld + n, 0, rest * sizeof(T));
 }
 
-static void NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, const ptrdiff_t *off, ptrdiff_t n, T *tile)
+LF_CALLED NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, const T *tile, ptrdiff_t ld)
 {
-    for (ptrdiff_t l = 0; j->cdim > 1 && l < n; l++) {
+    const ptrdiff_t step = a->stride[j->ndim - 1];
+    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
+        const T *at = tile + w.at;
         T row[LF_SMALL_C];
-        for (ptrdiff_t c = 0; c < j->c; c++)
-            row[c] = tile[c * LF_W + l];
-        NAME(row_move)(j, a, stride, off[l], 0, j->c, row, 1);
+        if (j->cdim == 1)
+            NAME(lf_store_tile)(a->data + w.off, a->dtype, step, stride[0], at, ld, w.n, j->c, j->stream);
+        for (ptrdiff_t l = 0; j->cdim > 1 && l < w.n; l++) {
+            for (ptrdiff_t c = 0; c < j->c; c++)
+                row[c] = at[c * ld + l];
+            NAME(row_move)(j, a, stride, w.off + l * step, 0, j->c, row, 1);
+        }
     }
-    if (j->cdim > 1)
-        return;
-    for (ptrdiff_t c = 1; n < LF_W && c < j->c; c++)
-        memmove(tile + c * n, tile + c * LF_W, n * sizeof(T));
-    NAME(lf_store_tile)(a->data, a->dtype, off, stride[0], tile, n, j->c, j->stream);
+}
+
+/* While one strip is worked on, classes of the next one come in. */
+static void NAME(strip_fetch)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to)
+{
+    for (LfRuns w = lf_runs(j, &j->x, first, n); w.n; lf_next_run(j, &j->x, &w))
+        for (ptrdiff_t c = from; c < to; c++)
+            lf_prefetch(j->x.data + w.off + c * j->xc[0], w.n * lf_itemsize(j->x.dtype));
 }
 
 /* Are the positions of an array nearer to one another than its classes? */
@@ -339,65 +345,26 @@ static int NAME(strip_fits)(const LfRowJob *j, const LfArray *a, const ptrdiff_t
     return a->data && j->c > 0 && j->c <= LF_SMALL_C && j->cdim == 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
 }
 
-/* Classes from .. to of a strip: strip[c * ld + i] = the logits of positions first + i, i < n, then zeros for lanes of no position. Without a
- * strip they are only fetched: while one strip is worked on, the next one comes in, class by class. */
-static void NAME(strip_in)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to, T *strip, ptrdiff_t ld)
-{
-    const LfArray *a = &j->x;
-    LfWalk w = lf_walk(j, a, first);
-    for (ptrdiff_t i = 0, run; i < n; i += run) {
-        const char *p = a->data + w.off;
-        run = lf_walk_run(j, a, &w, n - i);
-        for (ptrdiff_t c = from; c < to; c++)
-            if (strip)
-                NAME(lf_load)(strip + c * ld + i, p + c * j->xc[0], a->dtype, a->stride[j->ndim - 1], run);
-            else
-                lf_prefetch(p + c * j->xc[0], run * lf_itemsize(a->dtype));
-    }
-    for (ptrdiff_t c = from; strip && c < to; c++)
-        memset(strip + c * ld + n, 0, LF_GROUP * sizeof(T));
-}
-
-static void NAME(strip_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, const T *strip, ptrdiff_t ld)
-{
-    const ptrdiff_t step = a->stride[j->ndim - 1];
-    LfWalk w = lf_walk(j, a, first);
-    for (ptrdiff_t i = 0, run; i < n; i += run) {
-        char *p = a->data + w.off;
-        run = lf_walk_run(j, a, &w, n - i);
-        for (ptrdiff_t c = 0; c < j->c; c++, p += stride[0]) {
-            if (j->stream && c + 2 < j->c) { /* lines of which only a part is streamed are read first */
-                __builtin_prefetch(p + 2 * stride[0], 1);
-                __builtin_prefetch(p + 2 * stride[0] + (run - 1) * step, 1);
-            }
-            NAME(lf_store)(p, a->dtype, step, strip + c * ld + i, run, j->stream);
-        }
-    }
-}
-
 /* Labels and masks: which rows count, and with what weight. Returns the first position whose label is out of range, or -1. */
 static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
 {
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
     const uint64_t classes = indices ? (uint64_t)j->c : 1;
-    int64_t y[LF_W], skip[LF_W], any = 0;
-    ptrdiff_t off[LF_W], bad = 0;
-    if (indices) {
-        lf_offsets(j, &j->t, r->first, r->n, off);
-        lf_load_labels(y, j->t.data, j->t.dtype, off, r->n);
-        memset(y + r->n, 0, (LF_W - r->n) * sizeof *y);
-    } else
-        memset(y, 0, sizeof y);
+    int64_t y[LF_W] = {0}, skip[LF_W], any = 0;
+    ptrdiff_t bad = 0;
     for (ptrdiff_t l = 0; l < LF_W; l++)
         skip[l] = l < r->n ? 0 : -1;
-    if (j->where.data) {
-        lf_offsets(j, &j->where, r->first, r->n, off);
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            skip[l] = j->where.data[off[l]] ? 0 : -1;
+    if (indices) {
+        for (LfRuns v = lf_runs(j, &j->t, r->first, r->n); v.n; lf_next_run(j, &j->t, &v))
+            lf_load_labels(y + v.at, j->t.data + v.off, j->t.dtype, j->t.stride[j->ndim - 1], v.n);
+        for (ptrdiff_t l = 0; l < LF_W; l++)
+            skip[l] |= -(int64_t)(y[l] == j->ignore_index);
     }
-    for (ptrdiff_t l = 0; indices && l < LF_W; l++)
-        skip[l] |= -(int64_t)(y[l] == j->ignore_index);
+    if (j->where.data)
+        for (LfRuns v = lf_runs(j, &j->where, r->first, r->n); v.n; lf_next_run(j, &j->where, &v))
+            for (ptrdiff_t l = 0; l < v.n; l++)
+                skip[v.at + l] |= j->where.data[v.off + l * j->where.stride[j->ndim - 1]] ? 0 : -1;
 #pragma omp simd reduction(| : any)
     for (int l = 0; l < LF_W; l++) {
         const int64_t in = -(int64_t)((uint64_t)y[l] < classes), counts = in & ~skip[l];
@@ -445,7 +412,7 @@ static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) * r, T *u)
     if (j->op == LF_CE_INDEX)
         memset(u, 0, j->c * LF_W * sizeof(T));
     else
-        NAME(tile_in)(j, &j->t, j->tc, r->off_t, r->n, u);
+        NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, 0, j->c, u, LF_W);
     if (j->smoothing == 0 && !w)
         return;
     for (ptrdiff_t c = 0; c < j->c; c++)
@@ -507,8 +474,10 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
     }
     r->m[l] = m, r->top[l] = top, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
     r->s[l] = s + (count - 1), r->mass[l] = mass, r->dot[l] = dot;
-    if (r->label[l] >= 0 && j->op == LF_CE_INDEX)
+    if (r->label[l] >= 0 && j->op == LF_CE_INDEX) {
         r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
+        r->et[l] = NAME(long_exp)(r->xt[l], ref.magic, ref.floor);
+    }
 }
 
 static void NAME(group_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
@@ -600,84 +569,96 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
         for (ptrdiff_t l = 0; l < r->n; l++) {
             const ptrdiff_t y = r->label[l] & ~(r->label[l] >> 63); /* the first class where there is none */
             r->xt[l] = x[y * ld + l];
-            if (e)
-                r->et[l] = e[y * LF_W + l];
         }
+    if (j->op == LF_CE_INDEX && e)
+#pragma omp simd
+        for (int l = 0; l < LF_W; l++)
+            r->et[l] = NAME(row_exp)(r->xt[l], r->magic[l], r->floor[l]);
 }
 
-/* ---- between the passes: losses and coefficients, in double ---------------------------------------------------------------------------- */
+/* ---- between the passes: losses and coefficients, in double, LF_GROUP rows at a time ----------------------------------------------------- */
 
-static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
+/* loss = dot + mass delta for all: of a plain logsumexp, m + delta. */
+static void NAME(group_finish)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
 {
-    const int index = j->op == LF_CE_INDEX, losses = index || j->op == LF_CE_PROB;
-    const double keep = 1 - j->smoothing;
-    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
-    if (!NAME(row_spread)(j))
-        for (ptrdiff_t l = 0; l < n; l++)
-            r->mass[l] = 0, r->dot[l] = 0;
-#pragma omp simd
-    for (ptrdiff_t l = 0; l < n; l++) {
-        /* rows of -inf only, or with more than one +inf, have no distribution */
-        const int none = (j->op != LF_LOGSUMEXP) & ((r->m[l] == -INFINITY) | ((r->m[l] == INFINITY) & (r->s[l] > 0)));
-        r->s[l] = r->s[l] < 0 ? 0 : none ? NAN : r->s[l]; /* < 0: no classes */
-        r->delta[l] = NAME(row_log1p)(r->s[l]);
-    }
+    const int index = j->op == LF_CE_INDEX, spread = NAME(row_spread)(j);
+    const double keep = 1 - j->smoothing, nothing = j->op == LF_LOGSUMEXP ? 0 : NAN;
+    double loss[LF_GROUP];
+    for (ptrdiff_t l = at; !spread && l < at + LF_GROUP; l++)
+        r->mass[l] = index ? 0 : 1, r->dot[l] = index ? 0 : r->m[l];
     if (index)
 #pragma omp simd
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
             const double u = keep * r->wt[l], d = u * ((double)r->top[l] - (double)r->xt[l]);
             r->mass[l] += u;
             r->dot[l] += u == 0 ? 0 : d;
         }
 #pragma omp simd
-    for (ptrdiff_t l = 0; l < n; l++) {
-        const double loss = r->dot[l] + r->mass[l] * r->delta[l], lse = (double)r->m[l] + r->delta[l];
-        r->loss[l] = losses ? (r->label[l] < 0 ? 0 : loss) : lse;
+    for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
+        /* rows of -inf only, or with more than one +inf, have no distribution */
+        const double m = r->m[l], sum = r->s[l], none = (m == -INFINITY) | ((m == INFINITY) & (sum > 0)) ? nothing : 0;
+        const double s = sum < 0 ? 0 : sum + none, delta = NAME(row_log1p)(s); /* < 0: no classes */
+        r->s[l] = s, r->delta[l] = delta;
+        loss[l - at] = r->dot[l] + r->mass[l] * delta;
     }
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        r->loss[at + l] = r->label[at + l] < 0 ? 0 : loss[l];
+}
+
+/* With the labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
+static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
+{
+    const T *w = j->weight;
+    const int index = j->op == LF_CE_INDEX;
+    const double scale = j->scale, keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
+    double u[LF_GROUP];
+#pragma omp simd
+    for (ptrdiff_t l = at; l < at + LF_GROUP; l++)
+        r->k[l] = r->label[l] < 0 ? 0 : r->k[l];
+#pragma omp simd
+    for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
+        const double k = scale * r->k[l], share = 1 / (1 + r->s[l]);
+        r->kd[l] = k;
+        r->k[l] = (T)k;
+        r->kmass[l] = (T)(k * r->mass[l]);
+        r->qd[l] = r->s[l] * share;
+        r->q[l] = (T)r->qd[l];
+        r->pf[l] = (T)(r->f[l] * share);
+        r->tdelta[l] = (T)r->delta[l];
+    }
+    for (int l = 0; index && l < LF_GROUP; l++)
+        u[l] = keep * r->wt[at + l];
+    for (int l = 0; index && even != 0 && l < LF_GROUP; l++)
+        u[l] += r->label[at + l] < 0 ? 0 : even * (w ? (double)w[r->label[at + l]] : 1);
+    if (index)
+#pragma omp simd
+        for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
+            const T p = r->et[l] * r->pf[l];
+            const double own = u[l - at], a = (r->mass[l] - own) - r->mass[l] * r->qd[l], b = r->mass[l] * (double)p - own;
+            r->patch[l] = (T)(r->kd[l] * (r->xt[l] == r->top[l] ? a : b));
+        }
+}
+
+static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
+{
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(group_finish)(j, r, at);
     for (ptrdiff_t l = r->n; l < LF_W; l++) /* lanes of no row are summed too */
         r->loss[l] = 0;
 }
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 {
-    const int plain = j->op == LF_LOGSUMEXP || j->op == LF_SOFTMAX;
-    ptrdiff_t off[LF_W];
-    T up[LF_W];
     for (int l = 0; l < LF_W; l++)
-        up[l] = 1;
-    if (j->upstream.data) {
-        lf_offsets(j, &j->upstream, r->first, r->n, off);
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            NAME(lf_load)(&up[l], j->upstream.data + off[l], j->upstream.dtype, 0, 1);
-    }
+        r->k[l] = 1;
+    if (j->upstream.data)
+        for (LfRuns w = lf_runs(j, &j->upstream, r->first, r->n); w.n; lf_next_run(j, &j->upstream, &w))
+            NAME(lf_load)(r->k + w.at, j->upstream.data + w.off, j->upstream.dtype, j->upstream.stride[j->ndim - 1], w.n);
     for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
         r->label[l] = r->m[l] == -INFINITY ? -1 : r->label[l]; /* constant: no gradient */
-    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
-#pragma omp simd
-    for (ptrdiff_t l = 0; l < n; l++) {
-        const double k = r->label[l] < 0 ? 0 : j->scale * (double)up[l], share = 1 / (1 + r->s[l]), mass = plain ? 1 : r->mass[l];
-        r->kd[l] = k;
-        r->k[l] = (T)k;
-        r->kmass[l] = (T)(k * mass);
-        r->q[l] = (T)(r->s[l] * share);
-        r->pf[l] = (T)(r->f[l] * share);
-        r->tdelta[l] = (T)r->delta[l];
-    }
-}
-
-/* The labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
-static void NAME(rows_patch)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, T *patch)
-{
-    const T *w = j->weight;
-    const double keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
-    double u[LF_W];
-    for (ptrdiff_t l = first; l < first + n; l++)
-        u[l] = keep * r->wt[l] + (even == 0 || r->label[l] < 0 ? 0 : even * (w ? (double)w[r->label[l]] : 1));
-#pragma omp simd
-    for (ptrdiff_t l = first; l < first + n; l++) {
-        const double mass = r->mass[l], s = r->s[l], a = (mass - u[l]) - mass * (s / (1 + s)), b = mass * (double)(r->et[l] * r->pf[l]) - u[l];
-        patch[l] = (T)(r->kd[l] * (r->xt[l] == r->top[l] ? a : b));
-    }
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(group_coefficients)(j, r, at);
 }
 
 /* ---- second pass: one output element each. `step` is 1 across a tile (a row per lane) and 0 along a row ---------------------------------- */
@@ -697,14 +678,6 @@ LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const 
 #pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++)
         o[i] = (x[i] - LF_LANE(m)) - LF_LANE(delta);
-}
-
-/* k mass p, where all mass lies on the label (its entry is patched) */
-LF_EMIT NAME(emit_grad)(T *o, const T *e, ptrdiff_t n, const T *pf, const T *kmass, int step)
-{
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++)
-        o[i] = e[i] * LF_LANE(pf) * LF_LANE(kmass);
 }
 
 LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) * r, ptrdiff_t l, const T *pf, int step)
@@ -737,6 +710,20 @@ LF_EMIT NAME(emit_target_grad)(T *o, const T *x, ptrdiff_t n, const T *m, const 
 #undef LF_LANE
 #undef LF_EMIT
 
+/* k mass p, where all mass lies on the label (its entry is patched) */
+static void NAME(tile_grad)(T *o, ptrdiff_t lo, const T *e, ptrdiff_t classes, const NAME(Rows) * r)
+{
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
+        T pf[LF_GROUP], kmass[LF_GROUP]; /* in registers */
+        memcpy(pf, r->pf + at, sizeof pf);
+        memcpy(kmass, r->kmass + at, sizeof kmass);
+        for (ptrdiff_t c = 0; c < classes; c++)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                o[c * lo + at + l] = e[c * LF_W + at + l] * pf[l] * kmass[l];
+    }
+}
+
 /* Second pass over a tile: x the logits, e their exponentials, u the masses or upstream gradient. The output for `stays` replaces x. */
 static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, const LfArray *stays, const T *e, const T *u)
 {
@@ -751,7 +738,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             else
                 NAME(emit_log_softmax)(o + c * lo, x + c * ld, n, r->top, r->tdelta, 1);
         if (o == tile)
-            NAME(tile_out)(j, &j->out, j->oc, r->off_out, r->n, o);
+            NAME(tile_out)(j, &j->out, j->oc, r->first, r->n, o, LF_W);
     }
     if (j->gt.data) {
         const T keep = (T)(1 - j->smoothing);
@@ -760,7 +747,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             k[l] = keep * r->k[l];
         for (ptrdiff_t c = 0; c < j->c; c++)
             NAME(emit_target_grad)(tile + c * LF_W, x + c * ld, n, r->top, r->tdelta, k, w ? w + c : NULL, 1);
-        NAME(tile_out)(j, &j->gt, j->gtc, r->off_gt, r->n, tile);
+        NAME(tile_out)(j, &j->gt, j->gtc, r->first, r->n, tile, LF_W);
     }
     if (!j->gx.data)
         return;
@@ -773,26 +760,22 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
                 dot[l] += u[c * LF_W + l] * (e[c * LF_W + l] * r->pf[l]);
         for (ptrdiff_t c = 0; c < j->c; c++)
             NAME(emit_softmax_grad)(o + c * lo, e + c * LF_W, u + c * LF_W, n, r->pf, dot, 1);
-    } else
+    } else if (u)
         for (ptrdiff_t c = 0; c < j->c; c++)
-            if (u)
-                NAME(emit_grad_spread)(o + c * lo, x + c * ld, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
-            else
-                NAME(emit_grad)(o + c * lo, e + c * LF_W, n, r->pf, r->kmass, 1);
-    if (j->op == LF_CE_INDEX) {
-        T patch[LF_W];
-        NAME(rows_patch)(j, r, 0, r->n, patch);
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            o[(r->label[l] & ~(r->label[l] >> 63)) * lo + l] = patch[l];
-    }
+            NAME(emit_grad_spread)(o + c * lo, x + c * ld, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
+    else
+        NAME(tile_grad)(o, lo, e, j->c, r);
     int64_t skipped = 0;
-    for (ptrdiff_t l = 0; l < r->n; l++)
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        if (j->op == LF_CE_INDEX)
+            o[(r->label[l] & ~(r->label[l] >> 63)) * lo + l] = r->patch[l];
         skipped |= r->label[l];
+    }
     for (ptrdiff_t l = 0; skipped < 0 && l < r->n; l++)
         for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
             o[c * lo + l] = 0;
     if (o == tile)
-        NAME(tile_out)(j, &j->gx, j->gxc, r->off_gx, r->n, o);
+        NAME(tile_out)(j, &j->gx, j->gxc, r->first, r->n, o, LF_W);
 }
 
 /* Where a run of outputs can be written in place, its address; else buf, which row_put then stores. */
@@ -843,11 +826,6 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             if (j->gx.data) {
                 o = NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
-                T patch[LF_W];
-                if (y >= 0 && y < n) {
-                    r->et[l] = NAME(long_exp)(x[y], magic, floor);
-                    NAME(rows_patch)(j, r, l, 1, patch);
-                }
                 if (r->label[l] < 0)
                     memset(o, 0, n * sizeof(T));
                 else if (j->op == LF_SOFTMAX)
@@ -857,7 +835,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
                 else
                     NAME(emit_scaled)(o, x, kept, n, magic, floor, pf * r->kmass[l]);
                 if (y >= 0 && y < n)
-                    o[y] = patch[l];
+                    o[y] = r->patch[l];
                 NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
             }
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
@@ -899,17 +877,18 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, doub
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* strips: logits come, and the output for `stays` goes, another way. */
-static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n, int strips, const LfArray *stays)
+/* Where long rows lie; small ones are moved a tile at a time. */
+static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n)
 {
     r->first = first, r->n = n;
-    if (!strips || j->gw)
-        lf_offsets(j, &j->x, r->first, r->n, r->off_x);
-    if (j->t.data && j->op != LF_CE_INDEX)
+    if (j->c <= LF_SMALL_C && j->op != LF_NLL && !j->gw)
+        return;
+    lf_offsets(j, &j->x, r->first, r->n, r->off_x);
+    if (j->t.data && j->op != LF_CE_INDEX && j->op != LF_NLL)
         lf_offsets(j, &j->t, r->first, r->n, r->off_t);
-    if (j->out.data && stays != &j->out)
+    if (j->out.data)
         lf_offsets(j, &j->out, r->first, r->n, r->off_out);
-    if (j->gx.data && stays != &j->gx)
+    if (j->gx.data)
         lf_offsets(j, &j->gx, r->first, r->n, r->off_gx);
     if (j->gt.data)
         lf_offsets(j, &j->gt, r->first, r->n, r->off_gt);
@@ -918,14 +897,10 @@ static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, 
 static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
 {
     T v[LF_W];
-    const ptrdiff_t n = r->n, step = n > 1 ? r->off_out[1] - r->off_out[0] : 0;
-    for (ptrdiff_t l = 0; l < n; l++)
+    for (ptrdiff_t l = 0; l < r->n; l++)
         v[l] = (T)r->loss[l];
-    if (lf_evenly(r->off_out, step, n))
-        NAME(lf_store)(j->out.data + r->off_out[0], j->out.dtype, step, v, n, 0);
-    else
-        for (ptrdiff_t l = 0; l < n; l++)
-            NAME(lf_store)(j->out.data + r->off_out[l], j->out.dtype, 0, v + l, 1, 0);
+    for (LfRuns w = lf_runs(j, &j->out, r->first, r->n); w.n; lf_next_run(j, &j->out, &w))
+        NAME(lf_store)(j->out.data + w.off, j->out.dtype, j->out.stride[j->ndim - 1], v + w.at, w.n, 0);
 }
 
 /* strip: small rows' logits, ld apart, in place of which the output for `stays` is left, or NULL; room: for LF_GROUP_ELEMENTS exponentials. */
@@ -936,11 +911,11 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff
         T tile[LF_SMALL_C * LF_W], e[LF_SMALL_C * LF_W], u[LF_SMALL_C * LF_W], *x = strip ? strip : tile;
         const int spread = NAME(row_spread)(j), upstream = j->op == LF_SOFTMAX && j->gx.data;
         if (!strip)
-            NAME(tile_in)(j, &j->x, j->xc, r->off_x, r->n, tile);
+            NAME(tile_in)(j, &j->x, j->xc, r->first, r->n, 0, j->c, tile, LF_W);
         if (spread)
             NAME(tile_masses)(j, r, u);
         else if (upstream)
-            NAME(tile_in)(j, &j->t, j->tc, r->off_t, r->n, u);
+            NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, 0, j->c, u, LF_W);
         NAME(tile_stats)(j, r, x, ld, spread ? u : NULL, second ? e : NULL);
         NAME(rows_finish)(j, r);
         if (second) {
@@ -1015,12 +990,12 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
         if (strips && i == start)
             for (ptrdiff_t c = 0, w = end - start < width ? end - start : width; c < j->c; c++) {
                 if (c + 1 < j->c)
-                    NAME(strip_in)(j, start, w, c + 1, c + 2, NULL, ld);
-                NAME(strip_in)(j, start, w, c, c + 1, strip, ld);
+                    NAME(strip_fetch)(j, start, w, c + 1, c + 2);
+                NAME(tile_in)(j, &j->x, j->xc, start, w, c, c + 1, strip, ld);
             }
         if (n > 0)
-            NAME(strip_in)(j, next, n, from, to, NULL, ld);
-        NAME(rows_open)(j, &r, i, end - i < group ? end - i : group, strips, stays);
+            NAME(strip_fetch)(j, next, n, from, to);
+        NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
@@ -1028,13 +1003,13 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
         else
             NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
         if (n > 0)
-            NAME(strip_in)(j, next, n, from, to, other, ld);
+            NAME(tile_in)(j, &j->x, j->xc, next, n, from, to, other, ld);
         for (int l = 0; l < LF_W; l += LF_LANES)
 #pragma omp simd
             for (int k = 0; k < LF_LANES; k++)
                 sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
         if (stays && (at + group == width || i + group >= end))
-            NAME(strip_out)(j, stays, stride, i - at, at + r.n, strip, ld);
+            NAME(tile_out)(j, stays, stride, i - at, at + r.n, strip, ld);
     }
     if (j->stream)
         lf_store_fence();

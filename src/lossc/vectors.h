@@ -125,14 +125,11 @@ static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count
     const ptrdiff_t step = j->ndim ? j->in[q].stride[j->ndim - 1] : 0, *stride = j->inc[q];
     if (vec_across(j, dtype, stride, step, count)) {
         double part[LF_RUN];
-        ptrdiff_t at[LF_RUN];
-        for (ptrdiff_t c = 0; c < j->c; c++) {
-            at[c] = c * count * (ptrdiff_t)sizeof(double);
+        for (ptrdiff_t c = 0; c < j->c; c++)
             lf_load_f64(part + c * count, p + c * stride[0], dtype, step, count);
-        }
         for (ptrdiff_t i = 0; i < count; i++)
             vec_pad(x + i * width, j->c, pad);
-        lf_rows_to_tile_f64(x, width, (const char *)part, at, j->c, count);
+        lf_rows_to_tile_f64(x, width, (const char *)part, count * (ptrdiff_t)sizeof(double), j->c, count);
         return;
     }
     if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && j->c >= LF_STEP)
@@ -162,10 +159,7 @@ static void vec_store(const LfVectorJob *j, int q, char *p, ptrdiff_t count, ptr
     const ptrdiff_t step = j->ndim ? j->grad[q].stride[j->ndim - 1] : 0, *stride = j->gradc[q];
     if (vec_across(j, dtype, stride, step, count)) {
         double part[LF_RUN];
-        ptrdiff_t at[LF_RUN];
-        for (ptrdiff_t c = 0; c < j->c; c++)
-            at[c] = c * count * (ptrdiff_t)sizeof(double);
-        lf_tile_to_rows_f64((char *)part, at, x, width, j->c, count);
+        lf_tile_to_rows_f64((char *)part, count * (ptrdiff_t)sizeof(double), x, width, j->c, count);
         for (ptrdiff_t c = 0; c < j->c; c++)
             lf_store_f64(p + c * stride[0], dtype, step, part + c * count, count, 0);
     } else
@@ -261,10 +255,8 @@ static double multi_margin(const Vec *v)
 static int label_chunk(const Vec *v, ptrdiff_t from, int64_t *y)
 {
     const LfVectorJob *j = v->j;
-    ptrdiff_t off[LF_W], n = j->c - from < LF_W ? j->c - from : LF_W;
-    for (ptrdiff_t l = 0; l < n; l++)
-        off[l] = v->label + (from + l) * j->labelc;
-    lf_load_labels(y, j->label.data, j->label.dtype, off, n);
+    const ptrdiff_t n = j->c - from < LF_W ? j->c - from : LF_W;
+    lf_load_labels(y, j->label.data + v->label + from * j->labelc, j->label.dtype, j->labelc, n);
     for (int l = 0; l < n; l++)
         if (y[l] == -1)
             return l;
@@ -764,7 +756,7 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
         lf_load_f64(&v->sign, j->label.data + v->label, j->label.dtype, 0, 1);
         return -1;
     }
-    lf_load_labels(&v->y, j->label.data, j->label.dtype, &v->label, 1);
+    lf_load_labels(&v->y, j->label.data + v->label, j->label.dtype, 0, 1);
     *counts = !j->ignores || v->y != j->ignore_index;
     if (*counts && (v->y < 0 || v->y >= j->c))
         return 0;
