@@ -269,6 +269,19 @@ def test_bce_with_logits_pos_weight_at_infinity(isa):
     assert got.tolist() == [0, INF]
 
 
+def test_gamma_nll_where_the_exponential_alone_is_no_number(isa):
+    """target exp(-input) is a number for exp(90), and for a subnormal target; the limits where the input is infinite."""
+    x = np.array([-90, -150, -100, -88.5, 120, 0.5], np.float32)
+    t = np.array([1e-3, 1e-35, 1e-40, 0.9, 1e30, 1e-45], np.float32)
+    value, gradient = lf.value_and_grad(F.gamma_nll_loss)(x, t, reduction="sum")
+    want = reference.gamma_nll_loss(x, t, reduction="none")
+    np.testing.assert_allclose(F.gamma_nll_loss(x, t, reduction="none"), want.astype(np.float32), rtol=2.5e-7)
+    np.testing.assert_allclose(gradient, 1 - (want - x), rtol=1e-6)
+    np.testing.assert_allclose(value, float(want.sum()), rtol=3e-7)
+    x, t = np.array([-np.inf, -np.inf, -200, np.inf, -300, np.nan], np.float32), np.array([0, 1e-45, 0, 1, 1, 0], np.float32)
+    np.testing.assert_array_equal(F.gamma_nll_loss(x, t, reduction="none"), np.float32([-np.inf, np.inf, -200, np.inf, np.inf, np.nan]))
+
+
 @pytest.mark.parametrize("n", [7, 32, 5000])
 def test_bce_takes_minus_zero_and_nan(isa, n):
     """Neither is out of the domain, though the quick look for what is finds them."""

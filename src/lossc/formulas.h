@@ -652,9 +652,9 @@ LOSS(poisson_nll_log_full) { return NAME(lf_add_stirling)(NAME(lf_poisson_log)(x
  * 2 ulp while |v| > |x|/16: for x < 0 the terms may cancel, and t is known to 2^-28. */
 LOSS(gamma_nll_log)
 {
-    T e = NAME(lf_exp)(-x), t = NAME(lf_times)(y, e);
-    NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t);
-    T c = d.lo + (y * NAME(lf_exp_rest)(-x, e) + NAME(lf_product_error)(y, e, t));
+    T e = NAME(lf_exp)(-x), t = y == y ? NAME(lf_exp_times)(y, -x) : y;
+    NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t), exact = NAME(lf_exp_pair)(x);
+    T c = d.lo + (y * exact.lo + NAME(lf_product_error)(y, exact.hi, t));
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0), .doubt = (I)BITS(y)};
 }
 

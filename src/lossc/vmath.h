@@ -82,6 +82,21 @@ static inline T NAME(lf_exp)(T x)
     return NAME(lf_scale)(R(1.0) + (d.r + NAME(lf_exp_tail)(d.r)), d.k);
 }
 
+/* y exp(x) for y >= 0, where exp(x) alone may overflow or vanish: as lf_exp for normal y.  0 at y = 0, whatever x.
+ * The clamps are the reach of lf_scale, beyond which the result overflows or vanishes for every normal y. */
+static inline T NAME(lf_exp_times)(T y, T x)
+{
+    const T reach = 2 * R(0.6931472) * (T_BIAS - 1);
+    T c = x > reach ? reach : x;
+    c = c < -reach ? -reach : c;
+    NAME(LfReduced) d = NAME(lf_reduce)(c);
+    U h = d.k >> 1;
+    T t = (R(1.0) + (d.r + NAME(lf_exp_tail)(d.r))) * REAL(h << T_MANT) * y * REAL((d.k - h) << T_MANT);
+    t = x > reach ? T_INF : t;
+    t = x < -reach ? 0 : t;
+    return y == 0 ? 0 * c : t;
+}
+
 typedef struct {
     T hi, lo;
 } NAME(LfPair);
