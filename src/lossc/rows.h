@@ -166,8 +166,9 @@ static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(R
     const T *x = p;
     double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
     I other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
-    T spare[LF_LANES];
+    T spare[LF_RUN];
     ptrdiff_t i = 0;
+    keep = keep ? keep : spare;
     for (; i + LF_LANES <= n; i += LF_LANES)
         NAME(run_step)(x + i, ref, masked, m, acc, other, masked ? keep + i : NULL);
     if (i < n) {
@@ -241,6 +242,7 @@ typedef struct {
     double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
     T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
     T magic[LF_W], floor[LF_W];               /* reference */
+    U low[LF_W];                              /* of the first run of a long row */
     double f[LF_W], s[LF_W];                  /* and S */
     double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
     double delta[LF_W], loss[LF_W];           /* log1p(S) */
@@ -434,15 +436,17 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
 }
 
 /* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled.
- * row_first finds the first run's maximum; called a row ahead, it overlaps with the sums. The exponentials of a row of one run are left in e. */
+ * row_first finds the first run's maximum; called a row ahead, it overlaps with the sums. The exponentials of a row of one run are left in e, unless e is
+ * NULL. */
 static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     T buf[LF_RUN];
     uint16_t words[LF_RUN];
     const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
-    const T m = NAME(run_extent)(NAME(row_raw)(j, r->off_x[l], 0, n, buf, words), n, LF_RAW(j->x.dtype), 0).max;
-    const NAME(Ref) ref = NAME(long_ref)(m);
-    r->m[l] = m, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
+    const void *x = NAME(row_raw)(j, r->off_x[l], 0, n, buf, words);
+    const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), j->c > LF_RUN);
+    const NAME(Ref) ref = NAME(long_ref)(first.max);
+    r->m[l] = first.max, r->low[l] = first.low, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
 
 static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e)
@@ -456,7 +460,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
         int dtype = LF_RAW(j->x.dtype);
         const void *x = NAME(row_raw)(j, r->off_x[l], c, n, buf, words);
-        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1) : (NAME(Extent)){m, 0};
+        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1) : (NAME(Extent)){m, r->low[l]};
         if (here.max > m) {
             s = (s + count) * lf_exp_f64((double)m - (double)here.max);
             dot += mass != 0 ? mass * ((double)here.max - (double)m) : 0;
@@ -928,7 +932,7 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff
         for (ptrdiff_t l = 0; l < r->n; l++) {
             if (l + 1 < r->n)
                 NAME(row_first)(j, r, l + 1);
-            NAME(row_stats)(j, r, l, room + l * keep);
+            NAME(row_stats)(j, r, l, keep ? room + l * keep : NULL);
         }
         NAME(rows_finish)(j, r);
         if (second) {

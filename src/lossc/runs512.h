@@ -24,22 +24,33 @@ static inline Ref_f32 long_ref_f32(float m)
     return ref;
 }
 
-/* e(x). Plain: x >= floor or NaN, and n ln2 is one product by LF_LN2, so too large by n LF_LN2_OFF. */
-static inline __m512 lf_exp_table16(__m512 x, __m512 magic, __m512 floor, int plain)
+/* x = e(x), of `count` vectors, step by step so that their chains overlap. Plain: x >= floor or NaN, and n ln2 is one product by LF_LN2, so too large
+ * by n LF_LN2_OFF. */
+static inline void lf_exp_table16(__m512 *x, int count, float magic, float floor, int plain)
 {
-    const __mmask16 counts = plain ? (__mmask16)-1 : _mm512_cmp_ps_mask(x, floor, _CMP_NLT_UQ); /* NaN counts */
-    const __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(T_LOG2E), magic), n = _mm512_sub_ps(t, magic);
-    const __m512 high = _mm512_fnmadd_ps(n, _mm512_set1_ps(plain ? LF_LN2 : T_LN2_HI), x);
-    const __m512 r = plain ? high : _mm512_fnmadd_ps(n, _mm512_set1_ps(T_LN2_LO), high);
-    const __m512i j = _mm512_castps_si512(t), power = _mm512_permutexvar_epi32(j, _mm512_loadu_si512(lf_exp_table));
-    const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_slli_epi32(j, 19)));
-    const __m512 c = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.555762p-3f), _mm512_set1_ps(0x1.00022p-1f)); /* exp(r) - 1 - r = c r^2 + 2^-29 */
-    return _mm512_maskz_fmadd_ps(counts, scale, _mm512_fmadd_ps(_mm512_mul_ps(r, r), c, r), scale);
+    const __m512i table = _mm512_loadu_si512(lf_exp_table);
+    __m512 t[4], n[4], r[4], c[4];
+    __m512i scale[4];
+    __mmask16 in[4];
+#define LF_EACH _Pragma("GCC unroll 4") for (int k = 0; k < count; k++)
+    LF_EACH in[k] = plain ? (__mmask16)-1 : _mm512_cmp_ps_mask(x[k], _mm512_set1_ps(floor), _CMP_NLT_UQ); /* NaN too */
+    LF_EACH t[k] = _mm512_fmadd_ps(x[k], _mm512_set1_ps(T_LOG2E), _mm512_set1_ps(magic));
+    LF_EACH n[k] = _mm512_sub_ps(t[k], _mm512_set1_ps(magic));
+    LF_EACH r[k] = _mm512_fnmadd_ps(n[k], _mm512_set1_ps(plain ? LF_LN2 : T_LN2_HI), x[k]);
+    LF_EACH r[k] = plain ? r[k] : _mm512_fnmadd_ps(n[k], _mm512_set1_ps(T_LN2_LO), r[k]);
+    LF_EACH scale[k] = _mm512_permutexvar_epi32(_mm512_castps_si512(t[k]), table);
+    LF_EACH scale[k] = _mm512_add_epi32(scale[k], _mm512_slli_epi32(_mm512_castps_si512(t[k]), 19));
+    LF_EACH c[k] = _mm512_fmadd_ps(r[k], _mm512_set1_ps(0x1.555762p-3f), _mm512_set1_ps(0x1.00022p-1f)); /* exp(r) - 1 - r = c r^2 + 2^-29 */
+    LF_EACH r[k] = _mm512_fmadd_ps(_mm512_mul_ps(r[k], r[k]), c[k], r[k]);
+    LF_EACH x[k] = _mm512_maskz_fmadd_ps(in[k], _mm512_castsi512_ps(scale[k]), r[k], _mm512_castsi512_ps(scale[k]));
+#undef LF_EACH
 }
 
 static inline float long_exp_f32(float x, float magic, float floor)
 {
-    return _mm512_cvtss_f32(lf_exp_table16(_mm512_set1_ps(x), _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0));
+    __m512 e = _mm512_set1_ps(x);
+    lf_exp_table16(&e, 1, magic, floor, 0);
+    return _mm512_cvtss_f32(e);
 }
 
 /* Four vectors from p; of the last, n < LF_QUAD, those elements and -inf. */
@@ -85,7 +96,7 @@ static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int
 {
     const __m512i none = _mm512_set1_epi16((short)(dtype == LF_BF16 ? 0xff80 : 0xfc00));
     const __m512i rest = _mm512_mask_loadu_epi16(none, (__mmask32)(((uint64_t)1 << n % 32) - 1), p + n / 32 * 64);
-    __m512i most = rest, least = rest, low = _mm512_setzero_si512();
+    __m512i most = rest, least = rest, low = whole ? _mm512_setzero_si512() : _mm512_set1_epi32(-1);
     for (; n >= 32; n -= 32, p += 64) {
         const __m512i x = _mm512_loadu_si512(p);
         most = _mm512_max_epi16(most, x), least = _mm512_min_epu16(least, x), low = whole ? _mm512_max_epu16(low, x) : low;
@@ -102,7 +113,7 @@ static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, i
     if (dtype != LF_F32)
         return dtype == LF_F16 ? extent_words(p, n, LF_F16, whole) : extent_words(p, n, LF_BF16, whole);
     __m512 m[4], v[4];
-    __m512i low = _mm512_setzero_si512();
+    __m512i low = whole ? _mm512_setzero_si512() : _mm512_set1_epi32(-1);
     lf_read4(v, p + n / LF_QUAD * (4 * LF_QUAD), dtype, n % LF_QUAD);
     LF_EACH4 m[k] = _mm512_max_ps(v[k], _mm512_set1_ps(-INFINITY)); /* drops NaN; the sum brings it back */
 #pragma GCC unroll 1
@@ -114,17 +125,20 @@ static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, i
 }
 
 /* One step of a sum: LF_QUAD elements, or, unless it is plain, the last n. */
-static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, float m, __m512d acc[2], ptrdiff_t *count, float *keep)
+static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, int masked, float m, __m512d acc[2], ptrdiff_t *count,
+                                float *keep)
 {
     __m512 x[4], y[4];
     lf_read4(x, p, dtype, n);
     for (ptrdiff_t i = 0; n == LF_QUAD && i < LF_QUAD * lf_itemsize(dtype); i += 64)
         __builtin_prefetch(p + LF_AHEAD + i); /* of the next runs, or nothing */
-    LF_EACH4 y[k] = lf_exp_table16(x[k], _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), plain);
-    if (!plain) {
+    LF_EACH4 y[k] = x[k];
+    lf_exp_table16(y, 4, ref.magic, ref.floor, plain);
+    if (!plain && keep)
+        lf_keep4(keep, y, dtype, n);
+    if (masked) {
         __mmask16 same[4];
         LF_EACH4 same[k] = _mm512_cmp_ps_mask(x[k], _mm512_set1_ps(m), _CMP_EQ_OQ);
-        lf_keep4(keep, y, dtype, n);
         if (__builtin_expect(same[0] | same[1] | same[2] | same[3], 0))
             LF_EACH4 *count += __builtin_popcount(same[k]), y[k] = _mm512_maskz_mov_ps(~same[k], y[k]);
     }
@@ -133,31 +147,41 @@ static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 r
     acc[1] = _mm512_add_pd(acc[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
 }
 
-static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, float m, double *count, float *keep)
+static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, int masked, float m, double *count, float *keep)
 {
-    const ptrdiff_t step = keep ? LF_QUAD : 0;
-    float spare[LF_QUAD], *e = keep ? keep : spare;
     __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     ptrdiff_t ties = 0;
-    for (; n >= LF_QUAD; n -= LF_QUAD, p += LF_QUAD * lf_itemsize(dtype), e += step)
-        run_step_f32(p, LF_QUAD, dtype, ref, plain, m, acc, &ties, e);
+    for (; n >= LF_QUAD; n -= LF_QUAD, p += LF_QUAD * lf_itemsize(dtype), keep += keep ? LF_QUAD : 0)
+        run_step_f32(p, LF_QUAD, dtype, ref, plain, masked, m, acc, &ties, keep);
     if (n && !plain)
-        run_step_f32(p, n, dtype, ref, plain, m, acc, &ties, e);
+        run_step_f32(p, n, dtype, ref, plain, masked, m, acc, &ties, keep);
     *count += (double)ties;
     return _mm512_reduce_add_pd(_mm512_add_pd(acc[0], acc[1]));
 }
 
-/* Sum of e(x) over a run of floats or halves; with `masked`, elements equal to m are left out and counted, and all e are kept.
- * Most runs of long rows are plain: whole, without the row's maximum or elements below the floor. There e lacks the factor
- * 1 + LF_LN2_OFF n, n = x log2 e; the sum gets that of the run's maximum. What remains, of terms 2^-k as large, is k 2^-29. */
+/* A sum of plain e, each of which lacks the factor 1 + LF_LN2_OFF n, n = x log2 e, with that of terms 2^-5 as large as itself: of 1 to LF_RUN terms
+ * those that count are 2^-10 to 1, and no more than 5 2^-29 remains. */
+static inline double lf_mend(double sum, Ref_f32 ref)
+{
+    const double n = (double)((int64_t)(lf_bits_f64(sum) >> 52) - 1023 - 5) - (double)(ref.magic - (0x1.8p19f + T_BIAS));
+    return sum * (1 + LF_LN2_OFF * n);
+}
+
+/* Sum of e(x) over a run of floats or halves; with `masked`, elements equal to m are left out and counted, and all e are kept, unless keep is NULL.
+ * The whole LF_QUADs of a run with nothing below the floor are plain, in rows of several runs, of which no e are kept. */
 static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, Extent_f32 extent, double *count, float *keep)
 {
-    const int plain = !masked && n % LF_QUAD == 0 && ref.floor < 0 && extent.low <= BITS(ref.floor);
-    const double mend = plain ? 1 + LF_LN2_OFF * T_LOG2E * (double)extent.max : 1;
+    const int plain = ref.floor < 0 && extent.low <= BITS(ref.floor);
+    const ptrdiff_t whole = plain ? n & -LF_QUAD : 0;
+    const char *p = x, *rest = p + whole * lf_itemsize(dtype);
+    const float mask = masked ? m : NAN;
+    double sum = 0;
 #define LF_CASE(code)                                                                                                                                \
     case code:                                                                                                                                       \
-        return plain ? mend * lf_run_sum(x, n, code, ref, 1, m, count, NULL)                                                                         \
-                     : lf_run_sum(x, n, code, ref, 0, masked ? m : NAN, count, masked ? keep : NULL);
+        if (whole)                                                                                                                                   \
+            sum = masked ? lf_run_sum(p, whole, code, ref, 1, 1, m, count, NULL) : lf_run_sum(p, whole, code, ref, 1, 0, m, count, NULL);            \
+        sum = lf_mend(sum, ref);                                                                                                                     \
+        return n == whole ? sum : sum + lf_run_sum(rest, n - whole, code, ref, 0, 1, mask, count, masked ? keep : NULL);
     switch (dtype) {
         LF_CASE(LF_F16)
         LF_CASE(LF_BF16)
@@ -173,8 +197,10 @@ static void emit_scaled_f32(float *o, const float *x, const float *e, ptrdiff_t 
     const __m512 f = _mm512_set1_ps(factor);
     for (ptrdiff_t i = 0; i < n; i += 16) {
         const __mmask16 in = n - i < 16 ? (__mmask16)((1 << (n - i)) - 1) : (__mmask16)-1;
-        const __m512 v = _mm512_maskz_loadu_ps(in, (e ? e : x) + i);
-        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(e ? v : lf_exp_table16(v, _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0), f));
+        __m512 v = _mm512_maskz_loadu_ps(in, (e ? e : x) + i);
+        if (!e)
+            lf_exp_table16(&v, 1, magic, floor, 0);
+        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(v, f));
     }
 }
 #undef LF_QUAD
