@@ -240,6 +240,7 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
 typedef struct {
     _Alignas(64) int64_t label[LF_W];         /* class; -1: adds nothing (ignored, masked or bad) */
     double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
+    I own[LF_W];                              /* of small rows, the label once more */
     T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
     T magic[LF_W], floor[LF_W];               /* reference */
     U low[LF_W];                              /* of the first run of a long row */
@@ -353,24 +354,22 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
     const uint64_t classes = indices ? (uint64_t)j->c : 1;
-    int64_t y[LF_W] = {0}, skip[LF_W], any = 0;
+    const int64_t ignored = indices ? j->ignore_index : -1; /* also what is masked, and lanes of no row */
+    int64_t y[LF_W], any = 0;
     ptrdiff_t bad = 0;
     for (ptrdiff_t l = 0; l < LF_W; l++)
-        skip[l] = l < r->n ? 0 : -1;
-    if (indices) {
+        y[l] = l < r->n ? 0 : ignored;
+    if (indices)
         for (LfRuns v = lf_runs(j, &j->t, r->first, r->n); v.n; lf_next_run(j, &j->t, &v))
             lf_load_labels(y + v.at, j->t.data + v.off, j->t.dtype, j->t.stride[j->ndim - 1], v.n);
-        for (ptrdiff_t l = 0; l < LF_W; l++)
-            skip[l] |= -(int64_t)(y[l] == j->ignore_index);
-    }
     if (j->where.data)
         for (LfRuns v = lf_runs(j, &j->where, r->first, r->n); v.n; lf_next_run(j, &j->where, &v))
             for (ptrdiff_t l = 0; l < v.n; l++)
-                skip[v.at + l] |= j->where.data[v.off + l * j->where.stride[j->ndim - 1]] ? 0 : -1;
+                y[v.at + l] = j->where.data[v.off + l * j->where.stride[j->ndim - 1]] ? y[v.at + l] : ignored;
 #pragma omp simd reduction(| : any)
     for (int l = 0; l < LF_W; l++) {
-        const int64_t in = -(int64_t)((uint64_t)y[l] < classes), counts = in & ~skip[l];
-        any |= ~in & ~skip[l];
+        const int64_t in = -(int64_t)((uint64_t)y[l] < classes), given = -(int64_t)(y[l] != ignored), counts = in & given;
+        any |= ~in & given;
         r->label[l] = (y[l] & counts) | ~counts;
         r->wt[l] = counts ? 1 : 0;
     }
@@ -378,7 +377,7 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
         r->wt[l] = r->label[l] < 0 ? 0 : (double)w[r->label[l]];
     if (!any)
         return -1;
-    while (skip[bad] || (uint64_t)y[bad] < classes)
+    while (y[bad] == ignored || (uint64_t)y[bad] < classes)
         bad++;
     return r->first + bad;
 }
@@ -557,8 +556,32 @@ static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t clas
     memcpy(r->dot + at, dot, sizeof dot);
 }
 
+/* The labels' logits, by comparison: faster than by address up to some 30 classes. */
+static void NAME(group_own)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+{
+    T xt[LF_GROUP] = {0};
+    I own[LF_GROUP];
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        own[l] = (I)r->label[at + l];
+    for (ptrdiff_t c = 0; c < classes; c++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T v = x[c * ld + l];
+            xt[l] = own[l] == (I)c ? v : xt[l];
+        }
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        r->et[at + l] = NAME(row_exp)(xt[l], r->magic[at + l], r->floor[at + l]);
+    memcpy(r->xt + at, xt, sizeof xt);
+    memcpy(r->own + at, own, sizeof own);
+}
+
 static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, const T *u, T *e)
 {
+    const int index = j->op == LF_CE_INDEX;
+    for (ptrdiff_t l = 0; !index && l < LF_W; l++)
+        r->own[l] = -1;
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
         NAME(group_ref)(x + at, ld, j->c, r, at);
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
@@ -569,15 +592,8 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
         if (u)
             NAME(group_dot)(x + at, ld, u + at, j->c, r, at);
     }
-    if (j->op == LF_CE_INDEX)
-        for (ptrdiff_t l = 0; l < r->n; l++) {
-            const ptrdiff_t y = r->label[l] & ~(r->label[l] >> 63); /* the first class where there is none */
-            r->xt[l] = x[y * ld + l];
-        }
-    if (j->op == LF_CE_INDEX && e)
-#pragma omp simd
-        for (int l = 0; l < LF_W; l++)
-            r->et[l] = NAME(row_exp)(r->xt[l], r->magic[l], r->floor[l]);
+    for (ptrdiff_t at = 0; index && at < r->n; at += LF_GROUP)
+        NAME(group_own)(x + at, ld, j->c, r, at);
 }
 
 /* ---- between the passes: losses and coefficients, in double, LF_GROUP rows at a time ----------------------------------------------------- */
@@ -714,17 +730,22 @@ LF_EMIT NAME(emit_target_grad)(T *o, const T *x, ptrdiff_t n, const T *m, const 
 #undef LF_LANE
 #undef LF_EMIT
 
-/* k mass p, where all mass lies on the label (its entry is patched) */
+/* k mass p, where all mass lies on the label, if there is one */
 static void NAME(tile_grad)(T *o, ptrdiff_t lo, const T *e, ptrdiff_t classes, const NAME(Rows) * r)
 {
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
-        T pf[LF_GROUP], kmass[LF_GROUP]; /* in registers */
+        T pf[LF_GROUP], kmass[LF_GROUP], patch[LF_GROUP]; /* in registers */
+        I own[LF_GROUP];
         memcpy(pf, r->pf + at, sizeof pf);
         memcpy(kmass, r->kmass + at, sizeof kmass);
+        memcpy(patch, r->patch + at, sizeof patch);
+        memcpy(own, r->own + at, sizeof own);
         for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
-            for (int l = 0; l < LF_GROUP; l++)
-                o[c * lo + at + l] = e[c * LF_W + at + l] * pf[l] * kmass[l];
+            for (int l = 0; l < LF_GROUP; l++) {
+                const T g = e[c * LF_W + at + l] * pf[l] * kmass[l];
+                o[c * lo + at + l] = own[l] == (I)c ? patch[l] : g;
+            }
     }
 }
 
@@ -769,12 +790,11 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             NAME(emit_grad_spread)(o + c * lo, x + c * ld, e + c * LF_W, u + c * LF_W, n, r, 0, r->pf, 1);
     else
         NAME(tile_grad)(o, lo, e, j->c, r);
+    for (ptrdiff_t l = 0; u && j->op == LF_CE_INDEX && l < r->n; l++)
+        o[(r->label[l] & ~(r->label[l] >> 63)) * lo + l] = r->patch[l];
     int64_t skipped = 0;
-    for (ptrdiff_t l = 0; l < r->n; l++) {
-        if (j->op == LF_CE_INDEX)
-            o[(r->label[l] & ~(r->label[l] >> 63)) * lo + l] = r->patch[l];
+    for (ptrdiff_t l = 0; l < r->n; l++)
         skipped |= r->label[l];
-    }
     for (ptrdiff_t l = 0; skipped < 0 && l < r->n; l++)
         for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
             o[c * lo + l] = 0;
