@@ -40,7 +40,8 @@ static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t 
     return (const T *)array + i;
 }
 
-/* The one loop, over whole groups, or halves of them where nothing is summed. `want` and `dtype` are constants wherever this is inlined, so each loop below holds only what it asks for. */
+/* The one loop, over whole groups, or halves of them where nothing is summed. `want` and `dtype` are constants wherever this is inlined, so each
+ * loop below holds only what it asks for. */
 static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param, ptrdiff_t n, T k,
                               T *const *out, double *acc, I *bad)
 {
@@ -50,8 +51,7 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
     I flag[T_LANES] = {0};
     const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
     memcpy(sum, acc, sizeof sum);
-    const T logs = want & LF_WANT_SUM ? f(0, 0, 0, p).logs : 0; /* a constant, as is the run of elements whose logarithms are added at once */
-    const ptrdiff_t run = f(0, 0, 0, p).run;
+    const T logs = want & LF_WANT_SUM ? f(0, 0, 0, p).logs : 0; /* a constant */
     T product[T_SUMS] = {0};
     for (ptrdiff_t i = 0; i < n; i += lanes) {
         T v[T_LANES], t[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
@@ -81,7 +81,7 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
                 const T u = T_FACTOR(t, l);
                 product[l] = product[l] * u + (product[l] + u);
             }
-            if (i + T_LANES == n || (i + T_LANES) % run == 0)
+            if (i + T_LANES == n || (i + T_LANES) % LF_LOG_RUN == 0)
 #pragma omp simd
                 for (int l = 0; l < T_SUMS; l++)
                     sum[l] += T_SHARE * logs * NAME(lf_log1p)(product[l]), product[l] = 0;

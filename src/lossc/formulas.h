@@ -6,8 +6,7 @@
  *      v   the loss           gx, gy, gz   its derivatives by x, y, z           hx   d2v/dx2
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
- *      s, t, logs, run   where logs, a constant, is not 0: v = s + logs log(1 + t), -0.3 < t <= 1, for sums, which take the logarithm of products
- *          over `run` elements, a constant: of 1 + t below 1 half as many, since a product near 0 has lost digits.
+ *      s, t, logs   where logs, a constant, is not 0: v = s + logs log(1 + t), 0 <= t <= 1, for sums, which take the logarithm of products.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
@@ -20,7 +19,7 @@
 
 typedef struct {
     T v, c, gx, gy, gz, hx, s, t, logs;
-    I run, bad, doubt;
+    I bad, doubt;
 } NAME(VG);
 #define VG NAME(VG)
 #define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p)
@@ -326,7 +325,6 @@ LOSS(soft_margin)
                 .s = u > 0 ? u : 0,
                 .t = NAME(lf_exp_pair)(ABS(u)).hi,
                 .logs = 1,
-                .run = LF_LOG_RUN,
                 .gx = -y * l.s,
                 .gy = NAME(lf_times)(l.s, -x),
                 .hx = y * y * (l.s * l.t)};
@@ -382,7 +380,6 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
                 .s = fa,
                 .t = e.hi,
                 .logs = weighted ? 0 : 1,
-                .run = LF_LOG_RUN,
                 .gx = k * s - m * t,
                 .gy = (w - R(1.0)) * l.hi + (x < 0 ? NAME(lf_times)(w, a) : -a),
                 .gz = NAME(lf_times)(y, x < 0 ? l.hi + a : l.hi),
@@ -578,19 +575,13 @@ LOSS(js_div_log)
 LOSS(gaussian_nll)
 {
     T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log_positive)(s).hi;
-    NAME(LfParts) parts = NAME(lf_parts)(s);
-    T e = s == 0 ? -T_INF : parts.e;
     l = s == 0 ? -T_INF : l;
-    e = s < T_INF ? e : s, l = s < T_INF ? l : s;
+    l = s < T_INF ? l : s;
     NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){s, 0});
     NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
     T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
     return (VG){.v = all.hi / 2,
                 .c = NAME(lf_finite)(c / 2),
-                .s = (e * T_LN2 + t.v + p[0] * LOG2PI_HI) / 2,
-                .t = parts.f,
-                .logs = R(0.5),
-                .run = LF_LOG_RUN / 2,
                 .gx = t.q,
                 .gy = -t.q,
                 .gz = t.r * (R(1.0) - t.v) / 2,

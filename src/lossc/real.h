@@ -15,7 +15,6 @@
 #undef T_INF
 #undef T_NAN
 #undef T_LOG2E
-#undef T_LN2
 #undef T_LN2_HI
 #undef T_LN2_LO
 #undef T_MAGIC
@@ -73,7 +72,6 @@
 #endif
 
 #if defined LF_T_FLOAT || defined LF_T_DOUBLE
-#define T_LN2 R(0x1.62e42fefa39efp-1)
 #define T_LOG2E R(0x1.71547652b82fep+0)
 #define T_MAGIC (R(1.5) * ((U)1 << T_MANT)) /* x + T_MAGIC rounds |x| < 2^(T_MANT - 1) to an integer, found in the low bits */
 #define SEL(c, a, b) ((c) ? (a) : (b))

@@ -229,23 +229,12 @@ static inline NAME(LfPair) NAME(lf_log_unit)(T x)
     return NAME(lf_log_parts)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
 }
 
-/* 0 < x < inf as (1 + f) 2^e, SQRT_HALF <= 1 + f < 2 SQRT_HALF: such f, and some e, for any other x. */
-typedef struct {
-    T e, f;
-} NAME(LfParts);
-
-static inline NAME(LfParts) NAME(lf_parts)(T x)
-{
-    T u = x < T_MIN ? x * ((U)1 << BEYOND) : x;
-    U b = BITS(u) - (x < T_MIN ? SQRT_HALF + ((U)BEYOND << T_MANT) : SQRT_HALF);
-    return (NAME(LfParts)){NAME(lf_exponent)(b), NAME(lf_fraction)(b)};
-}
-
 /* log(x) for 0 < x < inf: finite for any other x. */
 static inline NAME(LfPair) NAME(lf_log_positive)(T x)
 {
-    NAME(LfParts) u = NAME(lf_parts)(x);
-    return NAME(lf_log_parts)(u.e, u.f);
+    T u = x < T_MIN ? x * ((U)1 << BEYOND) : x;
+    U b = BITS(u) - (x < T_MIN ? SQRT_HALF + ((U)BEYOND << T_MANT) : SQRT_HALF);
+    return NAME(lf_log_parts)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
 }
 
 /* log(1 - x) for 0 <= x < 1, as lf_log1p, where for such x both differences are exact; finite at 1. */
