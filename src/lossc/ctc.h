@@ -509,57 +509,41 @@ static void ctc_align_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory
 
 #endif
 
-/* One run of a long row: returns its maximum m, the sum of exp(x - m) over elements other than m in *sum, and how many are m in *ties.
- * With e, exp(x - m) = e * *factor is kept, up to the next multiple of LF_LANES. At most 8 terms are added in T. On the way,
- * n items at `ahead` are called into the cache: what is next in memory, most likely the next run. */
-static T NAME(ctc_run)(const T *x, ptrdiff_t n, const char *ahead, ptrdiff_t item, T *e, double *sum, double *ties, double *factor)
+/* One run of a long row, in LF_RAW of its dtype or in T: returns its maximum m, the sum of exp(x - m) over elements other than m in *sum, and how
+ * many are m in *ties. With e, exp(x - m) = e * *factor is kept, up to the next multiple of LF_LANES. */
+static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum, double *ties, double *factor)
 {
-    T near[LF_CTC_RUN], pad[LF_LANES], unused[LF_LANES], lane[LF_LANES];
-    double other[LF_LANES] = {0}, all[LF_LANES] = {0};
-    const ptrdiff_t whole = n / LF_LANES * LF_LANES;
-    for (int l = 0; l < LF_LANES; l++)
-        lane[l] = pad[l] = -INFINITY;
-    memcpy(pad, x + whole, (size_t)(n - whole) * sizeof(T));
-    for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
-        const T *a = i < whole ? x + i : pad;
-#pragma omp simd
-        for (int l = 0; l < LF_LANES; l++)
-            lane[l] = a[l] > lane[l] ? a[l] : lane[l]; /* drops NaN; the sum brings it back */
-    }
-    T top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int l = 0; l < LF_LANES; l++)
-        top = lane[l] > top ? lane[l] : top;
-    const T m = NAME(row_far)(top) ? 0 : top;
-    const NAME(Ref) ref = NAME(row_ref)(m);
+    _Static_assert(LF_CTC_RUN <= LF_RUN, "run_sum keeps a run");
+    T near[LF_CTC_RUN];
+    NAME(Extent) extent = NAME(run_extent)(x, n, dtype, !e);
+    const T top = extent.max, m = NAME(row_far)(top) ? 0 : top;
+    const NAME(Ref) ref = NAME(long_ref)(m);
     if (NAME(row_far)(top)) {
-        for (ptrdiff_t i = 0; i < whole; i++)
-            near[i] = NAME(row_shift)(x[i], top);
-        for (ptrdiff_t l = 0; l < LF_LANES; l++)
-            pad[l] = l < n - whole ? NAME(row_shift)(pad[l], top) : -INFINITY;
-        x = near;
+        NAME(lf_load)(near, x, dtype, lf_itemsize(dtype), n);
+        for (ptrdiff_t i = 0; i < n; i++)
+            near[i] = NAME(row_shift)(near[i], top);
+        x = near, dtype = T_CODE;
     }
-    for (ptrdiff_t i = 0; i < n; i += 8 * LF_LANES) {
-        T some[LF_LANES] = {0}, every[LF_LANES] = {0};
-        for (ptrdiff_t k = i; k < n && k < i + 8 * LF_LANES; k += LF_LANES) {
-            const T *a = k < whole ? x + k : pad;
-            T *to = e ? e + k : unused;
-            for (ptrdiff_t line = 0; line < LF_LANES * item; line += 64)
-                __builtin_prefetch(ahead + k * item + line);
-#pragma omp simd
-            for (int l = 0; l < LF_LANES; l++) {
-                const T y = NAME(row_exp)(a[l], ref.magic, ref.floor);
-                to[l] = y;
-                some[l] += a[l] == m ? 0 : y;
-                every[l] += y;
-            }
-        }
-        for (int l = 0; l < LF_LANES; l++)
-            other[l] += some[l], all[l] += every[l];
-    }
-    const double s = lf_lane_sum(other);
-    *sum = s * ref.f, *ties = lf_nearest((lf_lane_sum(all) - s) * ref.f), *factor = ref.f; /* a maximum is 1 / f */
+    if (e || NAME(row_far)(top))
+        extent.low = ~(U)0; /* not known */
+    *ties = 0, *factor = ref.f;
+    *sum = ref.f * NAME(run_sum)(x, n, dtype, ref, 1, m, extent, ties, e);
     return top;
+}
+
+/* n elements of a row as ctc_run reads them, in place or in `words` or `buffer`. */
+static const void *NAME(ctc_raw)(const LfCtcJob *j, const char *x, ptrdiff_t n, T *buffer, uint16_t *words)
+{
+    const int dtype = LF_RAW(j->x_dtype), item = (int)lf_itemsize(j->x_dtype);
+    if (dtype == j->x_dtype && j->x_c == item && (dtype != T_CODE || (uintptr_t)x % sizeof(T) == 0))
+        return x;
+    for (ptrdiff_t i = 0; j->x_c == item && i < n * item; i += 64)
+        __builtin_prefetch(x + n * item + i); /* the next run, most likely: ctc_run looks ahead of where it reads */
+    NAME(lf_load)(buffer, x, j->x_dtype, j->x_c, n);
+    if (dtype == T_CODE)
+        return buffer;
+    NAME(lf_store)((char *)words, dtype, item, buffer, n, 0); /* what they were */
+    return words;
 }
 
 /* Probabilities above 1/16 of a run, of which few can be, again from double: they have few bits to lose. */
@@ -587,17 +571,12 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
     const ptrdiff_t C = j->C, runs = (C + LF_CTC_RUN - 1) / LF_CTC_RUN;
     double *top = (double *)scratch, *factor = top + runs, m = -INFINITY, count = -1, s = 0;
     T *e = (T *)(factor + runs), buffer[LF_CTC_RUN];
-    const ptrdiff_t item = lf_itemsize(j->x_dtype);
-    const int direct = j->x_dtype == T_CODE && j->x_c == item && (uintptr_t)x % sizeof(T) == 0;
+    uint16_t words[LF_CTC_RUN];
     for (ptrdiff_t r = 0; r < runs; r++) {
         const ptrdiff_t c = r * LF_CTC_RUN, n = C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN;
-        const T *a = buffer;
         double part, ties;
-        if (direct)
-            a = (const T *)(const void *)x + c;
-        else
-            NAME(lf_load)(buffer, x + c * j->x_c, j->x_dtype, j->x_c, n);
-        top[r] = NAME(ctc_run)(a, n, x + (c + n) * j->x_c, j->x_c == item ? item : 0, g ? e + c : NULL, &part, &ties, &factor[r]);
+        const void *raw = NAME(ctc_raw)(j, x + c * j->x_c, n, buffer, words);
+        top[r] = NAME(ctc_run)(raw, n, LF_RAW(j->x_dtype), g ? e + c : NULL, &part, &ties, &factor[r]);
         if (top[r] > m) { /* earlier maxima are ordinary now */
             s = r ? (s + (count + 1)) * lf_exp_f64(m - top[r]) : 0;
             m = top[r], count = -1;
