@@ -515,7 +515,7 @@ static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum,
 {
     _Static_assert(LF_CTC_RUN <= LF_RUN, "run_sum keeps a run");
     T near[LF_CTC_RUN];
-    NAME(Extent) extent = NAME(run_extent)(x, n, dtype, !e);
+    const NAME(Extent) extent = NAME(run_extent)(x, n, dtype, 0); /* no run is plain: the sum has the same bits whether or not e is kept */
     const T top = extent.max, m = NAME(row_far)(top) ? 0 : top;
     const NAME(Ref) ref = NAME(long_ref)(m);
     if (NAME(row_far)(top)) {
@@ -524,8 +524,6 @@ static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum,
             near[i] = NAME(row_shift)(near[i], top);
         x = near, dtype = T_CODE;
     }
-    if (e || NAME(row_far)(top))
-        extent.low = ~(U)0; /* not known */
     *ties = 0, *factor = ref.f;
     *sum = ref.f * NAME(run_sum)(x, n, dtype, ref, 1, m, extent, ties, e);
     return top;
