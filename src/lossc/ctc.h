@@ -515,7 +515,7 @@ static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum,
 {
     _Static_assert(LF_CTC_RUN <= LF_RUN, "run_sum keeps a run");
     T near[LF_CTC_RUN];
-    const NAME(Extent) extent = NAME(run_extent)(x, n, dtype, 0); /* no run is plain: the sum has the same bits whether or not e is kept */
+    const NAME(Extent) extent = NAME(run_extent)(x, n, dtype, 0, -INFINITY); /* no run is plain: the sum has the same bits whether or not e is kept */
     const T top = extent.max, m = NAME(row_far)(top) ? 0 : top;
     const NAME(Ref) ref = NAME(long_ref)(m);
     if (NAME(row_far)(top)) {

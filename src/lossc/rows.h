@@ -93,7 +93,7 @@ static inline double NAME(row_log1p)(double s)
 }
 
 /* Of a run: the maximum; and, on AVX-512 where all is wanted, the largest bits in its whole vectors: of the least element, if any is negative, or
- * of a NaN. */
+ * of a NaN. A maximum below `above` need only come out as less. */
 typedef struct {
     T max;
     U low;
@@ -109,7 +109,7 @@ typedef struct {
 static inline NAME(Ref) NAME(long_ref)(T m) { return NAME(row_ref)(m); }
 static inline T NAME(long_exp)(T x, T magic, T floor) { return NAME(row_exp)(x, magic, floor); }
 
-static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtype, int whole)
+static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtype, int whole, T above)
 {
     const T *x = p;
     T lane[LF_LANES];
@@ -453,7 +453,7 @@ static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
     uint16_t words[LF_RUN];
     const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
     const void *x = NAME(row_raw)(j, r->off_x[l], 0, n, buf, words);
-    const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), j->c > LF_RUN);
+    const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), j->c > LF_RUN, -INFINITY);
     const NAME(Ref) ref = NAME(long_ref)(first.max);
     r->m[l] = first.max, r->low[l] = first.low, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
@@ -469,7 +469,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
         const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
         int dtype = LF_RAW(j->x.dtype);
         const void *x = NAME(row_raw)(j, r->off_x[l], c, n, buf, words);
-        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1) : (NAME(Extent)){m, r->low[l]};
+        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1, m) : (NAME(Extent)){m, r->low[l]};
         if (here.max > m) {
             s = (s + count) * lf_exp_f64((double)m - (double)here.max);
             dot += mass != 0 ? mass * ((double)here.max - (double)m) : 0;

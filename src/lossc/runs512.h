@@ -91,15 +91,16 @@ static inline uint16_t lf_least_word(__m512i x)
     return (uint16_t)_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_min_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1))));
 }
 
-/* Halves are sign and magnitude: the largest is the largest signed word, unless all are negative; then the one of least magnitude. It may be NaN. */
-static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int whole)
+/* Halves are sign and magnitude: the largest is the largest signed word, unless all are negative; then the one of least magnitude. It may be NaN.
+ * Unless `negative` matters, the largest of a run of negative ones may come out as any other of them. */
+static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int whole, int negative)
 {
     const __m512i none = _mm512_set1_epi16((short)(dtype == LF_BF16 ? 0xff80 : 0xfc00));
     const __m512i rest = _mm512_mask_loadu_epi16(none, (__mmask32)(((uint64_t)1 << n % 32) - 1), p + n / 32 * 64);
     __m512i most = rest, least = rest, low = whole ? _mm512_setzero_si512() : _mm512_set1_epi32(-1);
     for (; n >= 32; n -= 32, p += 64) {
         const __m512i x = _mm512_loadu_si512(p);
-        most = _mm512_max_epi16(most, x), least = _mm512_min_epu16(least, x), low = whole ? _mm512_max_epu16(low, x) : low;
+        most = _mm512_max_epi16(most, x), least = negative ? _mm512_min_epu16(least, x) : least, low = whole ? _mm512_max_epu16(low, x) : low;
     }
     const uint16_t positive = 0x7fff ^ lf_least_word(_mm512_xor_si512(most, _mm512_set1_epi16(0x7fff)));
     const uint16_t max = positive < 0x8000 ? positive : lf_least_word(least), min = ~lf_least_word(~low);
@@ -107,11 +108,11 @@ static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int
                             : (Extent_f32){lf_f16_to_f32(max), BITS(lf_f16_to_f32(min))};
 }
 
-static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, int whole)
+static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, int whole, float above)
 {
     const char *p = x;
     if (dtype != LF_F32)
-        return dtype == LF_F16 ? extent_words(p, n, LF_F16, whole) : extent_words(p, n, LF_BF16, whole);
+        return above > 0 ? extent_words(p, n, dtype, 1, 0) : extent_words(p, n, dtype, whole, 1);
     __m512 m[4], v[4];
     __m512i low = whole ? _mm512_setzero_si512() : _mm512_set1_epi32(-1);
     lf_read4(v, p + n / LF_QUAD * (4 * LF_QUAD), dtype, n % LF_QUAD);
