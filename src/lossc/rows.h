@@ -52,7 +52,8 @@ static inline NAME(Ref) NAME(row_ref)(T m)
                        .f = (1 + (-r + NAME(ref_tail)(-r))) * T_UNSHIFT};
 }
 
-/* e(x), relative error 1.44 2^-24, at 0x1.4cb984p+2 | 1.5 2^-24 without FMA, at -0x1.060256p+7; NaN stays NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
+/* e(x), relative error 1.44 2^-24, at 0x1.4cb984p+2 | 1.5 2^-24 without FMA, at -0x1.060256p+7; NaN stays NaN.
+ * Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
 static inline T NAME(row_exp)(T x, T magic, T floor)
 {
     x = floor > x ? floor : x;

@@ -1,8 +1,8 @@
 /* Runs of long float rows on AVX-512: the exponential by a table that a register holds, halves read as they lie. Intrinsics, since gcc vectorises
  * neither: 10.4 cycles for 16 floats in cache, 10.3 for bfloat16, 11.4 for float16, where the loops of rows.h take 15.6, 17.7 and 17.7.
  *
- * e(x) = K 2^(n - N + SHIFT) exp(r), n = round(16 x log2 e) / 16, |r| <= ln2 / 32. K = 0x1.067aa2p+0 makes every K 2^(j/16) a float to within 0.15 ulp;
- * Ref.f takes it back. Below Ref.floor e is 0; it is never subnormal. Relative error of e: 1.21 2^-24, at 0x1.bfc766p+2 (of all floats;
+ * e(x) = K 2^(n - N + SHIFT) exp(r), n = round(16 x log2 e) / 16, |r| <= ln2 / 32. K = 0x1.067aa2p+0 makes every K 2^(j/16) a float to within
+ * 0.15 ulp; Ref.f takes it back. Below Ref.floor e is 0; it is never subnormal. Relative error of e: 1.21 2^-24, at 0x1.bfc766p+2 (of all floats;
  * tests/test_accuracy.py); lf_mend leaves 0.16 more, and four vectors are added in float before all is added in double: 2 more at worst.
  * Lanes: vector k of four holds elements 16 k .. 16 k + 15; of bfloat16 the even, or odd, of elements 32 (k / 2) .. 32 (k / 2) + 31. */
 
@@ -11,7 +11,8 @@
 #define LF_QUAD 64
 #define LF_EACH4 _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 
-/* K 2^(j/16) without the exponent's bias, less j << 19: so that adding the bits of a number with 4 fraction bits, at the exponent's place, is scaling */
+/* K 2^(j/16) without the exponent's bias, less j << 19: so that adding the bits of a number with 4 fraction bits, at the exponent's place, is
+ * scaling */
 static const int32_t lf_exp_table[16] = {0x00033d51,  0x00010ccc,  -0x0000e1de, -0x00028bc2, -0x0003edd5, -0x000504e9, -0x0005cdac, -0x000644a6,
                                          -0x00066638, -0x00062e9b, -0x000599db, -0x0004a3d9, -0x00034846, -0x000182a4, 0x0000b1c0,  0x000359cd};
 
@@ -92,7 +93,7 @@ static inline uint16_t lf_least_word(__m512i x)
 }
 
 /* Halves are sign and magnitude: the largest is the largest signed word, unless all are negative; then the one of least magnitude. It may be NaN.
- * Unless `negative` matters, the largest of a run of negative ones may come out as any other of them. */
+ * Unless `negative`, that of a run of negative ones comes out as some other of them, or -inf. */
 static inline Extent_f32 extent_words(const char *p, ptrdiff_t n, int dtype, int whole, int negative)
 {
     const __m512i none = _mm512_set1_epi16((short)(dtype == LF_BF16 ? 0xff80 : 0xfc00));
