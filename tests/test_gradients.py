@@ -240,3 +240,17 @@ def test_broadcast_arguments(isa, function, shapes, options, names, rng):
             want = w.sum(extra, keepdims=True).reshape(arrays[i].shape)
             assert g.shape == arrays[i].shape
             np.testing.assert_allclose(g, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [10, 65, 1000, 3000])
+@pytest.mark.parametrize("name", ["cross_entropy", "logsumexp", "focal_loss"])
+def test_small_upstream_gradients_lose_no_digits(isa, name, classes):
+    """Factors of a gradient may leave the range of normal floats one by one, where their product does not."""
+    x = np.random.default_rng(classes).standard_normal((4, classes)).astype(np.float32)
+    more = ([0, 1, 2, 3],) if name in ("cross_entropy", "focal_loss") else ()
+    for scale in (1e-15, 1e-20, 1e-25, 1e-28):
+        up = np.float32(scale) * np.float32(np.random.default_rng(1).uniform(1, 2, np.shape(getattr(F, name)(x, *more))))
+        (_, got), (_, want) = (lf.value_and_grad(getattr(F, name))(a, *more, grad_output=up) for a in (x, x.astype(float)))
+        counts = np.abs(want) > 1e-35
+        assert counts.any()
+        assert np.abs(got[counts] / want[counts] - 1).max() < 1e-5

@@ -186,16 +186,16 @@ static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(R
     return lf_half_lane_sum(acc);
 }
 
-static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T factor)
+static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T pf, T k)
 {
     if (e)
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++)
-            o[i] = e[i] * factor;
+            o[i] = e[i] * pf * k;
     else
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++)
-            o[i] = NAME(row_exp)(x[i], magic, floor) * factor;
+            o[i] = NAME(row_exp)(x[i], magic, floor) * pf * k;
 }
 
 #endif
@@ -845,7 +845,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             else if (j->gx.data && j->op == LF_SOFTMAX)
                 u = NAME(row_in)(j, &j->t, j->tc, r->off_t[l], c, n, ubuf);
             if (u && !kept)
-                NAME(emit_scaled)(ebuf, x, NULL, n, magic, floor, 1);
+                NAME(emit_scaled)(ebuf, x, NULL, n, magic, floor, 1, 1);
             if (pass == 0) {
                 for (ptrdiff_t i = 0; i < n; i++)
                     obuf[i] = e[i] * pf * u[i];
@@ -868,7 +868,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
                 else if (u)
                     NAME(emit_grad_spread)(o, x, e, u, n, r, l, &pf, 0);
                 else
-                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf * r->kmass[l]);
+                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf, r->kmass[l]);
                 if (y >= 0 && y < n)
                     o[y] = r->patch[l];
                 NAME(row_put)(j, &j->gx, j->gxc, r->off_gx[l], c, n, o, obuf);
@@ -876,7 +876,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
                 o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
                 if (j->op == LF_SOFTMAX)
-                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf);
+                    NAME(emit_scaled)(o, x, kept, n, magic, floor, pf, 1);
                 else
                     NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
                 NAME(row_put)(j, &j->out, j->oc, r->off_out[l], c, n, o, obuf);

@@ -193,16 +193,15 @@ static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, in
 #undef LF_CASE
 }
 
-/* o = e(x) factor, with e given or taken of x */
-static void emit_scaled_f32(float *o, const float *x, const float *e, ptrdiff_t n, float magic, float floor, float factor)
+/* o = e(x) pf k, with e given or taken of x; pf k may lie below a float's reach */
+static void emit_scaled_f32(float *o, const float *x, const float *e, ptrdiff_t n, float magic, float floor, float pf, float k)
 {
-    const __m512 f = _mm512_set1_ps(factor);
     for (ptrdiff_t i = 0; i < n; i += 16) {
         const __mmask16 in = n - i < 16 ? (__mmask16)((1 << (n - i)) - 1) : (__mmask16)-1;
         __m512 v = _mm512_maskz_loadu_ps(in, (e ? e : x) + i);
         if (!e)
             lf_exp_table16(&v, 1, magic, floor, 0);
-        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(v, f));
+        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(pf)), _mm512_set1_ps(k)));
     }
 }
 #undef LF_QUAD
