@@ -517,7 +517,7 @@ static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum,
     T near[LF_CTC_RUN];
     const NAME(Extent) extent = NAME(run_extent)(x, n, dtype, 0, -INFINITY); /* no run is plain: the sum has the same bits whether or not e is kept */
     const T top = extent.max, m = NAME(row_far)(top) ? 0 : top;
-    const NAME(Ref) ref = NAME(long_ref)(m);
+    const NAME(Ref) ref = NAME(run_ref)(m);
     if (NAME(row_far)(top)) {
         NAME(lf_load)(near, x, dtype, lf_itemsize(dtype), n);
         for (ptrdiff_t i = 0; i < n; i++)

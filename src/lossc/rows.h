@@ -52,8 +52,8 @@ static inline NAME(Ref) NAME(row_ref)(T m)
                        .f = (1 + (-r + NAME(ref_tail)(-r))) * T_UNSHIFT};
 }
 
-/* e(x), relative error 1.44 2^-24, at 0x1.4cb984p+2 | 1.5 2^-24 without FMA, at -0x1.060256p+7; NaN stays NaN.
- * Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
+/* e(x) but for float rows on AVX-512 (runs512.h), relative error 1.44 2^-24, at 0x1.4cb984p+2 | 1.5 2^-24 without FMA, at -0x1.060256p+7; NaN stays
+ * NaN. Here floor <= x <= T_FAR, so |n| < 2^9 (float) and r is exact, also without FMA (real.h). */
 static inline T NAME(row_exp)(T x, T magic, T floor)
 {
     x = floor > x ? floor : x;
@@ -100,6 +100,25 @@ typedef struct {
     U low;
 } NAME(Extent);
 
+/* ---- the rows in hand --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    _Alignas(64) int64_t label[LF_W];         /* class; -1: adds nothing (ignored, masked or bad) */
+    double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
+    I own[LF_W];                              /* of small rows, the label once more */
+    T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
+    T magic[LF_W], floor[LF_W];               /* reference */
+    U low[LF_W];                              /* of the first run of a long row */
+    double f[LF_W], s[LF_W];                  /* and S */
+    double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
+    double delta[LF_W], loss[LF_W];           /* log1p(S) */
+    /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p; the label's own */
+    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W], patch[LF_W];
+    double kd[LF_W], qd[LF_W];
+    ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
+    ptrdiff_t first, n; /* positions first .. first + n */
+} NAME(Rows);
+
 /* LF_RAW: the dtype in which runs of an array are read by run_extent and run_sum */
 #undef LF_RAW
 #if defined LF_T_FLOAT && defined __AVX512F__
@@ -107,8 +126,16 @@ typedef struct {
 #include "runs512.h"
 #else
 #define LF_RAW(dtype) T_CODE
-static inline NAME(Ref) NAME(long_ref)(T m) { return NAME(row_ref)(m); }
-static inline T NAME(long_exp)(T x, T magic, T floor) { return NAME(row_exp)(x, magic, floor); }
+static inline NAME(Ref) NAME(run_ref)(T m) { return NAME(row_ref)(m); }
+static inline T NAME(run_exp)(T x, T magic, T floor) { return NAME(row_exp)(x, magic, floor); }
+
+/* o = e(x) of a group's rows */
+static inline void NAME(group_exp)(T *o, const T *x, const T *magic, const T *floor)
+{
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        o[l] = NAME(row_exp)(x[l], magic[l], floor[l]);
+}
 
 static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtype, int whole, T above)
 {
@@ -198,6 +225,40 @@ static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic
             o[i] = NAME(row_exp)(x[i], magic, floor) * pf * k;
 }
 
+/* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
+static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e)
+{
+    double s[LF_GROUP] = {0};
+    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
+    I other[LF_GROUP] = {0};
+    for (int l = 0; l < LF_GROUP; l++)
+        nothing[l] = -INFINITY;
+    memcpy(top, r->top + at, sizeof top);
+    memcpy(magic, r->magic + at, sizeof magic);
+    memcpy(floor, r->floor + at, sizeof floor);
+    for (ptrdiff_t c = 0; c < classes; c += 2) {
+        const T *v = x + c * ld, *w = c + 1 < classes ? v + ld : nothing;
+        T *ev = e ? e + c * LF_W : NULL, *ew = e && c + 1 < classes ? ev + LF_W : spare;
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
+            const T p = NAME(row_other)(y, v[l], top[l]), q = NAME(row_other)(z, w[l], top[l]);
+            pair[l] = p + q;
+            other[l] += (I)(v[l] != top[l]) + (I)(w[l] != top[l]);
+            if (e)
+                ev[l] = y, ew[l] = z;
+        }
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            s[l] += pair[l];
+    }
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++) {
+        const double f = r->f[at + l];
+        r->s[at + l] = s[l] * f + (double)((I)(classes + (classes & 1)) - other[l] - 1);
+    }
+}
+
 #endif
 
 static double NAME(run_total)(const T *x, ptrdiff_t n)
@@ -235,25 +296,6 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
     *a += lf_lane_sum(sa);
     *dot += lf_lane_sum(sd);
 }
-
-/* ---- the rows in hand --------------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    _Alignas(64) int64_t label[LF_W];         /* class; -1: adds nothing (ignored, masked or bad) */
-    double wt[LF_W];                          /* class weight of the label, 0 where the row does not count */
-    I own[LF_W];                              /* of small rows, the label once more */
-    T m[LF_W], top[LF_W], xt[LF_W], et[LF_W]; /* maximum; maximum and logit of the label, shifted if the row is far; and e of that logit */
-    T magic[LF_W], floor[LF_W];               /* reference */
-    U low[LF_W];                              /* of the first run of a long row */
-    double f[LF_W], s[LF_W];                  /* and S */
-    double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
-    double delta[LF_W], loss[LF_W];           /* log1p(S) */
-    /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p; the label's own */
-    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W], patch[LF_W];
-    double kd[LF_W], qd[LF_W];
-    ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
-    ptrdiff_t first, n; /* positions first .. first + n */
-} NAME(Rows);
 
 /* Elements c .. c + n of a row, from or to buf. */
 static void NAME(row_move)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf, int put)
@@ -371,8 +413,12 @@ static ptrdiff_t NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r)
     for (ptrdiff_t l = 0; l < LF_W; l++)
         y[l] = l < r->n ? 0 : ignored;
     if (indices)
-        for (LfRuns v = lf_runs(j, &j->t, r->first, r->n); v.n; lf_next_run(j, &j->t, &v))
-            lf_load_labels(y + v.at, j->t.data + v.off, j->t.dtype, j->t.stride[j->ndim - 1], v.n);
+        for (LfRuns v = lf_runs(j, &j->t, r->first, r->n); v.n; lf_next_run(j, &j->t, &v)) {
+            const ptrdiff_t step = j->t.stride[j->ndim - 1];
+            lf_load_labels(y + v.at, j->t.data + v.off, j->t.dtype, step, v.n);
+            if (step == lf_itemsize(j->t.dtype)) /* ahead by two tiles: 3 % of a loss over planes of classes */
+                lf_prefetch(j->t.data + v.off + 2 * LF_W * step, v.n * step);
+        }
     if (j->where.data)
         for (LfRuns v = lf_runs(j, &j->where, r->first, r->n); v.n; lf_next_run(j, &j->where, &v))
             for (ptrdiff_t l = 0; l < v.n; l++)
@@ -455,7 +501,7 @@ static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
     const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
     const void *x = NAME(row_raw)(j, r->off_x[l], 0, n, buf, words);
     const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), j->c > LF_RUN, -INFINITY);
-    const NAME(Ref) ref = NAME(long_ref)(first.max);
+    const NAME(Ref) ref = NAME(run_ref)(first.max);
     r->m[l] = first.max, r->low[l] = first.low, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
 
@@ -475,7 +521,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
             s = (s + count) * lf_exp_f64((double)m - (double)here.max);
             dot += mass != 0 ? mass * ((double)here.max - (double)m) : 0;
             count = 0, m = here.max, top = NAME(row_far)(m) ? 0 : m;
-            ref = NAME(long_ref)(m);
+            ref = NAME(run_ref)(m);
         }
         if (NAME(row_far)(m) || (spread && dtype != T_CODE))
             x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
@@ -490,7 +536,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
     r->s[l] = s + (count - 1), r->mass[l] = mass, r->dot[l] = dot;
     if (r->label[l] >= 0 && j->op == LF_CE_INDEX) {
         r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
-        r->et[l] = NAME(long_exp)(r->xt[l], ref.magic, ref.floor);
+        r->et[l] = NAME(run_exp)(r->xt[l], ref.magic, ref.floor);
     }
 }
 
@@ -506,7 +552,7 @@ static void NAME(group_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * 
             m[l] = x[c * ld + l] > m[l] ? x[c * ld + l] : m[l];
 #pragma omp simd reduction(| : far)
     for (int l = 0; l < LF_GROUP; l++) {
-        const NAME(Ref) ref = NAME(row_ref)(m[l]);
+        const NAME(Ref) ref = NAME(run_ref)(m[l]);
         r->m[at + l] = m[l];
         r->top[at + l] = NAME(row_far)(m[l]) ? 0 : m[l];
         r->magic[at + l] = ref.magic;
@@ -517,40 +563,6 @@ static void NAME(group_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * 
     for (ptrdiff_t c = 0; far && c < classes; c++)
         for (int l = 0; l < LF_GROUP; l++)
             x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
-}
-
-/* A tile's rows, LF_GROUP at a time; e keeps the exponentials where a second pass wants them. */
-static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e)
-{
-    double s[LF_GROUP] = {0};
-    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
-    I other[LF_GROUP] = {0};
-    for (int l = 0; l < LF_GROUP; l++)
-        nothing[l] = -INFINITY;
-    memcpy(top, r->top + at, sizeof top);
-    memcpy(magic, r->magic + at, sizeof magic);
-    memcpy(floor, r->floor + at, sizeof floor);
-    for (ptrdiff_t c = 0; c < classes; c += 2) {
-        const T *v = x + c * ld, *w = c + 1 < classes ? v + ld : nothing;
-        T *ev = e ? e + c * LF_W : NULL, *ew = e && c + 1 < classes ? ev + LF_W : spare;
-#pragma omp simd
-        for (int l = 0; l < LF_GROUP; l++) {
-            const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
-            const T p = NAME(row_other)(y, v[l], top[l]), q = NAME(row_other)(z, w[l], top[l]);
-            pair[l] = p + q;
-            other[l] += (I)(v[l] != top[l]) + (I)(w[l] != top[l]);
-            if (e)
-                ev[l] = y, ew[l] = z;
-        }
-#pragma omp simd
-        for (int l = 0; l < LF_GROUP; l++)
-            s[l] += pair[l];
-    }
-#pragma omp simd
-    for (int l = 0; l < LF_GROUP; l++) {
-        const double f = r->f[at + l];
-        r->s[at + l] = s[l] * f + (double)((I)(classes + (classes & 1)) - other[l] - 1);
-    }
 }
 
 static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
@@ -581,9 +593,7 @@ static void NAME(group_own)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Ro
             const T v = x[c * ld + l];
             xt[l] = own[l] == (I)c ? v : xt[l];
         }
-#pragma omp simd
-    for (int l = 0; l < LF_GROUP; l++)
-        r->et[at + l] = NAME(row_exp)(xt[l], r->magic[at + l], r->floor[at + l]);
+    NAME(group_exp)(r->et + at, xt, r->magic + at, r->floor + at);
     memcpy(r->xt + at, xt, sizeof xt);
     memcpy(r->own + at, own, sizeof own);
 }
@@ -615,22 +625,22 @@ static void NAME(group_finish)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
     const int index = j->op == LF_CE_INDEX, spread = NAME(row_spread)(j);
     const double keep = 1 - j->smoothing, nothing = j->op == LF_LOGSUMEXP ? 0 : NAN;
     double loss[LF_GROUP];
-    for (ptrdiff_t l = at; !spread && l < at + LF_GROUP; l++)
-        r->mass[l] = index ? 0 : 1, r->dot[l] = index ? 0 : r->m[l];
+    for (int l = 0; !spread && l < LF_GROUP; l++)
+        r->mass[at + l] = index ? 0 : 1, r->dot[at + l] = index ? 0 : r->m[at + l];
     if (index)
 #pragma omp simd
-        for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
-            const double u = keep * r->wt[l], d = u * ((double)r->top[l] - (double)r->xt[l]);
-            r->mass[l] += u;
-            r->dot[l] += u == 0 ? 0 : d;
+        for (int l = 0; l < LF_GROUP; l++) {
+            const double u = keep * r->wt[at + l], d = u * ((double)r->top[at + l] - (double)r->xt[at + l]);
+            r->mass[at + l] += u;
+            r->dot[at + l] += u == 0 ? 0 : d;
         }
 #pragma omp simd
-    for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
+    for (int l = 0; l < LF_GROUP; l++) {
         /* rows of -inf only, or with more than one +inf, have no distribution */
-        const double m = r->m[l], sum = r->s[l], none = (m == -INFINITY) | ((m == INFINITY) & (sum > 0)) ? nothing : 0;
+        const double m = r->m[at + l], sum = r->s[at + l], none = (m == -INFINITY) | ((m == INFINITY) & (sum > 0)) ? nothing : 0;
         const double s = sum < 0 ? 0 : sum + none, delta = NAME(row_log1p)(s); /* < 0: no classes */
-        r->s[l] = s, r->delta[l] = delta;
-        loss[l - at] = r->dot[l] + r->mass[l] * delta;
+        r->s[at + l] = s, r->delta[at + l] = delta;
+        loss[l] = r->dot[at + l] + r->mass[at + l] * delta;
     }
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++)
@@ -645,18 +655,18 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
     const double scale = j->scale, keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
     double u[LF_GROUP];
 #pragma omp simd
-    for (ptrdiff_t l = at; l < at + LF_GROUP; l++)
-        r->k[l] = r->label[l] < 0 ? 0 : r->k[l];
+    for (int l = 0; l < LF_GROUP; l++)
+        r->k[at + l] = r->label[at + l] < 0 ? 0 : r->k[at + l];
 #pragma omp simd
-    for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
-        const double k = scale * r->k[l], share = 1 / (1 + r->s[l]);
-        r->kd[l] = k;
-        r->k[l] = (T)k;
-        r->kmass[l] = (T)(k * r->mass[l]);
-        r->qd[l] = r->s[l] * share;
-        r->q[l] = (T)r->qd[l];
-        r->pf[l] = (T)(r->f[l] * share);
-        r->tdelta[l] = (T)r->delta[l];
+    for (int l = 0; l < LF_GROUP; l++) {
+        const double k = scale * r->k[at + l], share = 1 / (1 + r->s[at + l]);
+        r->kd[at + l] = k;
+        r->k[at + l] = (T)k;
+        r->kmass[at + l] = (T)(k * r->mass[at + l]);
+        r->qd[at + l] = r->s[at + l] * share;
+        r->q[at + l] = (T)r->qd[at + l];
+        r->pf[at + l] = (T)(r->f[at + l] * share);
+        r->tdelta[at + l] = (T)r->delta[at + l];
     }
     for (int l = 0; index && l < LF_GROUP; l++)
         u[l] = keep * r->wt[at + l];
@@ -664,10 +674,10 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
         u[l] += r->label[at + l] < 0 ? 0 : even * (w ? (double)w[r->label[at + l]] : 1);
     if (index)
 #pragma omp simd
-        for (ptrdiff_t l = at; l < at + LF_GROUP; l++) {
-            const T p = r->et[l] * r->pf[l];
-            const double own = u[l - at], a = (r->mass[l] - own) - r->mass[l] * r->qd[l], b = r->mass[l] * (double)p - own;
-            r->patch[l] = (T)(r->kd[l] * (r->xt[l] == r->top[l] ? a : b));
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T p = r->et[at + l] * r->pf[at + l];
+            const double own = u[l], a = (r->mass[at + l] - own) - r->mass[at + l] * r->qd[at + l], b = r->mass[at + l] * (double)p - own;
+            r->patch[at + l] = (T)(r->kd[at + l] * (r->xt[at + l] == r->top[at + l] ? a : b));
         }
 }
 
@@ -697,11 +707,14 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 #define LF_EMIT static inline __attribute__((always_inline)) void
 #define LF_LANE(a) (a)[step ? i : 0]
 
-LF_EMIT NAME(emit_softmax)(T *o, const T *e, ptrdiff_t n, const T *pf, int step)
+/* of a tile: the largest probability, rounded once, is 1 where there is no other */
+LF_EMIT NAME(emit_softmax)(T *o, const T *x, const T *e, ptrdiff_t n, const T *m, const T *most, const T *pf)
 {
 #pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++)
-        o[i] = e[i] * LF_LANE(pf);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const T p = e[i] * pf[i];
+        o[i] = x[i] == m[i] ? most[i] : p;
+    }
 }
 
 LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const T *delta, int step)
@@ -768,9 +781,12 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
     const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
     ptrdiff_t lo = o == x ? ld : LF_W;
     if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
+        T most[LF_W];
+        for (ptrdiff_t l = 0; l < n; l++)
+            most[l] = (T)(1 - r->qd[l]);
         for (ptrdiff_t c = 0; c < j->c; c++)
             if (j->op == LF_SOFTMAX)
-                NAME(emit_softmax)(o + c * lo, e + c * LF_W, n, r->pf, 1);
+                NAME(emit_softmax)(o + c * lo, x + c * ld, e + c * LF_W, n, r->top, most, r->pf);
             else
                 NAME(emit_log_softmax)(o + c * lo, x + c * ld, n, r->top, r->tdelta, 1);
         if (o == tile)

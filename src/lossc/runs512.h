@@ -1,9 +1,11 @@
-/* Runs of long float rows on AVX-512: the exponential by a table that a register holds, halves read as they lie. Intrinsics, since gcc vectorises
- * neither: 10.4 cycles for 16 floats in cache, 10.3 for bfloat16, 11.4 for float16, where the loops of rows.h take 15.6, 17.7 and 17.7.
+/* Float rows on AVX-512: the exponential by a table that a register holds, halves of long rows read as they lie. Intrinsics, since gcc vectorises
+ * neither: 10.4 cycles for 16 floats in cache, 10.3 for bfloat16, 11.4 for float16, where the loops of rows.h take 15.6, 17.7 and 17.7. A whole loss
+ * of small rows takes 0.95 of the time.
  *
  * e(x) = K 2^(n - N + SHIFT) exp(r), n = round(16 x log2 e) / 16, |r| <= ln2 / 32. K = 0x1.067aa2p+0 makes every K 2^(j/16) a float to within
  * 0.15 ulp; Ref.f takes it back. Below Ref.floor e is 0; it is never subnormal. Relative error of e: 1.21 2^-24, at 0x1.bfc766p+2 (of all floats;
- * tests/test_accuracy.py); lf_mend leaves 0.16 more, and four vectors are added in float before all is added in double: 2 more at worst.
+ * tests/test_accuracy.py); lf_mend leaves 0.16 more, and four vectors are added in float (of small rows two) before all is added in double: 2 (1)
+ * more at worst.
  * Lanes: vector k of four holds elements 16 k .. 16 k + 15; of bfloat16 the even, or odd, of elements 32 (k / 2) .. 32 (k / 2) + 31. */
 
 #define LF_LN2 0x1.62e43p-1f
@@ -16,7 +18,7 @@
 static const int32_t lf_exp_table[16] = {0x00033d51,  0x00010ccc,  -0x0000e1de, -0x00028bc2, -0x0003edd5, -0x000504e9, -0x0005cdac, -0x000644a6,
                                          -0x00066638, -0x00062e9b, -0x000599db, -0x0004a3d9, -0x00034846, -0x000182a4, 0x0000b1c0,  0x000359cd};
 
-static inline Ref_f32 long_ref_f32(float m)
+static inline Ref_f32 run_ref_f32(float m)
 {
     Ref_f32 ref = row_ref_f32(m);
     ref.magic -= 0x1.8p23f - 0x1.8p19f; /* four fraction bits */
@@ -27,16 +29,16 @@ static inline Ref_f32 long_ref_f32(float m)
 
 /* x = e(x), of `count` vectors, step by step so that their chains overlap. Plain: x >= floor or NaN, and n ln2 is one product by LF_LN2, so too large
  * by n LF_LN2_OFF. */
-static inline void lf_exp_table16(__m512 *x, int count, float magic, float floor, int plain)
+static inline void lf_exp_table16(__m512 *x, int count, __m512 magic, __m512 floor, int plain)
 {
     const __m512i table = _mm512_loadu_si512(lf_exp_table);
     __m512 t[4], n[4], r[4], c[4];
     __m512i scale[4];
     __mmask16 in[4];
 #define LF_EACH _Pragma("GCC unroll 4") for (int k = 0; k < count; k++)
-    LF_EACH in[k] = plain ? (__mmask16)-1 : _mm512_cmp_ps_mask(x[k], _mm512_set1_ps(floor), _CMP_NLT_UQ); /* NaN too */
-    LF_EACH t[k] = _mm512_fmadd_ps(x[k], _mm512_set1_ps(T_LOG2E), _mm512_set1_ps(magic));
-    LF_EACH n[k] = _mm512_sub_ps(t[k], _mm512_set1_ps(magic));
+    LF_EACH in[k] = plain ? (__mmask16)-1 : _mm512_cmp_ps_mask(x[k], floor, _CMP_NLT_UQ); /* NaN too */
+    LF_EACH t[k] = _mm512_fmadd_ps(x[k], _mm512_set1_ps(T_LOG2E), magic);
+    LF_EACH n[k] = _mm512_sub_ps(t[k], magic);
     LF_EACH r[k] = _mm512_fnmadd_ps(n[k], _mm512_set1_ps(plain ? LF_LN2 : T_LN2_HI), x[k]);
     LF_EACH r[k] = plain ? r[k] : _mm512_fnmadd_ps(n[k], _mm512_set1_ps(T_LN2_LO), r[k]);
     LF_EACH scale[k] = _mm512_permutexvar_epi32(_mm512_castps_si512(t[k]), table);
@@ -47,11 +49,19 @@ static inline void lf_exp_table16(__m512 *x, int count, float magic, float floor
 #undef LF_EACH
 }
 
-static inline float long_exp_f32(float x, float magic, float floor)
+static inline float run_exp_f32(float x, float magic, float floor)
 {
     __m512 e = _mm512_set1_ps(x);
-    lf_exp_table16(&e, 1, magic, floor, 0);
+    lf_exp_table16(&e, 1, _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0);
     return _mm512_cvtss_f32(e);
+}
+
+/* o = e(x) of a group's rows */
+static inline void group_exp_f32(float *o, const float *x, const float *magic, const float *floor)
+{
+    __m512 e = _mm512_loadu_ps(x);
+    lf_exp_table16(&e, 1, _mm512_loadu_ps(magic), _mm512_loadu_ps(floor), 0);
+    _mm512_storeu_ps(o, e);
 }
 
 /* Four vectors from p; of the last, n < LF_QUAD, those elements and -inf. */
@@ -135,7 +145,7 @@ static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 r
     for (ptrdiff_t i = 0; n == LF_QUAD && i < LF_QUAD * lf_itemsize(dtype); i += 64)
         __builtin_prefetch(p + LF_AHEAD + i); /* of the next runs, or nothing */
     LF_EACH4 y[k] = x[k];
-    lf_exp_table16(y, 4, ref.magic, ref.floor, plain);
+    lf_exp_table16(y, 4, _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), plain);
     if (!plain && keep)
         lf_keep4(keep, y, dtype, n);
     if (masked) {
@@ -200,8 +210,42 @@ static void emit_scaled_f32(float *o, const float *x, const float *e, ptrdiff_t 
         const __mmask16 in = n - i < 16 ? (__mmask16)((1 << (n - i)) - 1) : (__mmask16)-1;
         __m512 v = _mm512_maskz_loadu_ps(in, (e ? e : x) + i);
         if (!e)
-            lf_exp_table16(&v, 1, magic, floor, 0);
+            lf_exp_table16(&v, 1, _mm512_set1_ps(magic), _mm512_set1_ps(floor), 0);
         _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(pf)), _mm512_set1_ps(k)));
+    }
+}
+
+/* One step of group_stats: `count` classes, two or one. */
+static inline void group_step(const float *x, ptrdiff_t ld, int count, __m512 top, __m512 magic, __m512 floor, __m512d s[2], __m512i *others,
+                              float *e)
+{
+    __m512 y[2], sum;
+    __mmask16 other[2];
+#define LF_EACH _Pragma("GCC unroll 2") for (int k = 0; k < count; k++)
+    LF_EACH y[k] = _mm512_loadu_ps(x + k * ld);
+    LF_EACH other[k] = _mm512_cmp_ps_mask(y[k], top, _CMP_NEQ_UQ);
+    LF_EACH *others = _mm512_mask_sub_epi32(*others, other[k], *others, _mm512_set1_epi32(-1));
+    lf_exp_table16(y, count, magic, floor, 0);
+    LF_EACH if (e) _mm512_storeu_ps(e + k * LF_W, y[k]);
+#undef LF_EACH
+    sum = _mm512_maskz_mov_ps(other[0], y[0]);
+    sum = count == 2 ? _mm512_mask_add_ps(sum, other[1], sum, y[1]) : sum;
+    s[0] = _mm512_add_pd(s[0], _mm512_cvtps_pd(_mm512_castps512_ps256(sum)));
+    s[1] = _mm512_add_pd(s[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
+}
+
+static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at, float *e)
+{
+    const __m512 top = _mm512_loadu_ps(r->top + at), magic = _mm512_loadu_ps(r->magic + at), floor = _mm512_loadu_ps(r->floor + at);
+    __m512d s[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    __m512i others = _mm512_set1_epi32(1 - (int)classes); /* less all but one */
+    for (ptrdiff_t c = 0; c < classes - 1; c += 2)
+        group_step(x + c * ld, ld, 2, top, magic, floor, s, &others, e ? e + c * LF_W : NULL);
+    if (classes % 2)
+        group_step(x + (classes - 1) * ld, ld, 1, top, magic, floor, s, &others, e ? e + (classes - 1) * LF_W : NULL);
+    for (int h = 0; h < 2; h++) {
+        const __m512d count = _mm512_cvtepi32_pd(h ? _mm512_extracti32x8_epi32(others, 1) : _mm512_castsi512_si256(others));
+        _mm512_storeu_pd(r->s + at + 8 * h, _mm512_fmsub_pd(s[h], _mm512_loadu_pd(r->f + at + 8 * h), count));
     }
 }
 #undef LF_QUAD
