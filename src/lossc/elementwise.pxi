@@ -41,11 +41,8 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.sum = <double *>memory if want_sum else NULL
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    if job.size <= UNRELEASED:
-        run_elements(job, blocks, 1)
-    else:
-        with nogil:
-            run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
+    with nogil:
+        run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
     add_up(totals, job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)

@@ -30,11 +30,8 @@ cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
         if memory == NULL:
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    if job.n * job.c <= UNRELEASED:
-        run_row_blocks(job, labels_only, blocks, 1)
-    else:
-        with nogil:
-            run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2))
+    with nogil:
+        run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2))
     add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)

@@ -31,9 +31,6 @@ cdef inline int threads_for(Py_ssize_t blocks, Py_ssize_t least) noexcept nogil:
     return thread_setting if thread_setting < blocks else <int>blocks
 
 
-cdef Py_ssize_t UNRELEASED = 1024    # elements up to which the GIL is kept: to let others have it takes as long as to compute
-
-
 cdef struct Totals:
     double sum, mass
     Py_ssize_t bad      # the lowest block's, or -1

@@ -26,11 +26,8 @@ cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
         if memory == NULL:
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    if job.n * job.c <= UNRELEASED:
-        run_vector_blocks(job, blocks, 1)
-    else:
-        with nogil:
-            run_vector_blocks(job, blocks, threads_for(blocks, 2))
+    with nogil:
+        run_vector_blocks(job, blocks, threads_for(blocks, 2))
     add_up(totals, job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
