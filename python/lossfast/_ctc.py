@@ -262,8 +262,8 @@ def ctc_beam_search_decode(log_probs, input_lengths=None, blank=0, *, beam_width
     -------
     Decoding
         `labels` (N, top, L) int32, `lengths` (N, top) and `scores` (N, top), most probable first; without the axis N for one sample. Scores are
-        log-probabilities summed over the alignments that stayed in the beam; places for which there is no sequence have score -inf. A NaN in a frame that counts
-        makes all scores NaN, and the labels mean nothing.
+        log-probabilities summed over the alignments that stayed in the beam; places for which there is no sequence have score -inf. A NaN in a
+        frame that counts makes all scores NaN, and the labels mean nothing.
 
     Raises
     ------

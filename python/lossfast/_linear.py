@@ -60,8 +60,8 @@ def linear_cross_entropy(
 
     Notes
     -----
-    Gradients by `input`, `linear_weight`, `linear_bias`, `weight` and probabilities in `target`. Beside the gradients themselves less than 64 MB are used for vectors of up to
-    1024 numbers. BLAS decides in which order products are added, so results may depend on its threads.
+    Gradients by `input`, `linear_weight`, `linear_bias`, `weight` and probabilities in `target`. Beside the gradients themselves less than 64 MB
+    are used for vectors of up to 1024 numbers. BLAS decides in which order products are added, so results may depend on its threads.
 
     References
     ----------
@@ -152,13 +152,8 @@ class _Tiles:
     of logits and the sum of weighted probabilities."""
 
     def __init__(self, hidden, matrix, bias, weights, labels, probabilities, smoothing, dtype):
-        self.hidden, self.matrix, self.dtype, self.weights, self.smoothing = (
-            hidden.reshape(len(labels), hidden.shape[-1]),
-            matrix,
-            dtype,
-            weights,
-            smoothing,
-        )
+        self.hidden, self.matrix, self.dtype = hidden.reshape(len(labels), hidden.shape[-1]), matrix, dtype
+        self.weights, self.smoothing = weights, smoothing
         self.bias = None if bias is None else bias.astype(dtype)
         self.classes, self.width = matrix.shape
         self.rows = np.flatnonzero(labels >= 0)

@@ -77,10 +77,6 @@ cdef cnp.ndarray as_array(object x, str name):
     return a
 
 
-cdef inline void absent(LfArray *v) noexcept:
-    v.data = NULL
-
-
 cdef inline void fill_array(LfArray *v, cnp.ndarray a, int code, int ndim):
     """Describe `a`, aligned to the right in `ndim` dimensions; broadcast ones get stride 0."""
     cdef int d, lead = ndim - cnp.PyArray_NDIM(a)

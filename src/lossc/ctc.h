@@ -219,22 +219,25 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         ctc_bound_growth(u, b, u->classes);
 }
 
+/* to = the entry at x + at, of the call's dtype, for i = from .. end - 1, on which `to` and `at` depend. */
+#define CTC_READ_AS(code, type, widen, from, end, to, at)                                                                                            \
+    case code:                                                                                                                                       \
+        for (ptrdiff_t i = from; i < end; i++)                                                                                                       \
+            to = widen(*(const type *)(const void *)(x + (at)));                                                                                     \
+        break;
+#define CTC_READ(from, end, to, at)                                                                                                                  \
+    switch (j->x_dtype) {                                                                                                                            \
+        CTC_READ_AS(LF_F16, lf_u16_u, lf_f16_to_f32, from, end, to, at)                                                                              \
+        CTC_READ_AS(LF_BF16, lf_u16_u, lf_bf16_to_f32, from, end, to, at)                                                                            \
+        CTC_READ_AS(LF_F32, lf_f32_u, , from, end, to, at)                                                                                           \
+        CTC_READ_AS(LF_F64, lf_f64_u, , from, end, to, at)                                                                                           \
+    }
+
 /* q[c F] = entry of column c of the row at x. */
 static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, double *q)
 {
     const ptrdiff_t count = u->columns - 1;
-#define CTC_GATHER(code, type, widen)                                                                                                                \
-    case code:                                                                                                                                       \
-        for (ptrdiff_t c = 0; c < count; c++)                                                                                                        \
-            q[c * F] = widen(*(const type *)(const void *)(x + u->classes[c] * j->x_c));                                                             \
-        break;
-    switch (j->x_dtype) {
-        CTC_GATHER(LF_F16, lf_u16_u, lf_f16_to_f32)
-        CTC_GATHER(LF_BF16, lf_u16_u, lf_bf16_to_f32)
-        CTC_GATHER(LF_F32, lf_f32_u, )
-        CTC_GATHER(LF_F64, lf_f64_u, )
-    }
-#undef CTC_GATHER
+    CTC_READ(0, count, q[i * F], u->classes[i] * j->x_c)
 }
 
 /* Block b of a sample whose label columns lie in q as they were read, with M, S of each row (large C). */
@@ -435,20 +438,7 @@ static void ctc_scores(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptr
     const char *x = j->x + n * j->x_n;
     const int32_t *path = j->path + n * j->steps;
     double *score = j->score + n * j->steps;
-#define CTC_SCORE(code, type, widen)                                                                                                                 \
-    case code:                                                                                                                                       \
-        for (ptrdiff_t t = from; t < to; t++) {                                                                                                      \
-            const ptrdiff_t c = path[t] % 2 ? u->labels[path[t] / 2] : j->blank;                                                                     \
-            score[t] = widen(*(const type *)(const void *)(x + t * j->x_t + c * j->x_c));                                                            \
-        }                                                                                                                                            \
-        break;
-    switch (j->x_dtype) {
-        CTC_SCORE(LF_F16, lf_u16_u, lf_f16_to_f32)
-        CTC_SCORE(LF_BF16, lf_u16_u, lf_bf16_to_f32)
-        CTC_SCORE(LF_F32, lf_f32_u, )
-        CTC_SCORE(LF_F64, lf_f64_u, )
-    }
-#undef CTC_SCORE
+    CTC_READ(from, to, score[i], i * j->x_t + (path[i] % 2 ? u->labels[path[i] / 2] : j->blank) * j->x_c)
     for (ptrdiff_t t = from; j->from_logits && t < to; t++)
         score[t] = (score[t] - u->offset[t]) - u->shift[t];
 }

@@ -51,8 +51,6 @@ static inline double lf_lane_sum(const double *lane)
     return lf_half_lane_sum(a);
 }
 
-static inline double lf_nearest(double x) /* |x| < 2^51 */ { return (x + 0x1.8p52) - 0x1.8p52; }
-
 /* n labels, step bytes apart at any address, as int64; an unsigned label beyond its range becomes -2, which is out of range too. */
 static void lf_load_labels(int64_t *y, const char *src, int dtype, ptrdiff_t step, ptrdiff_t n)
 {

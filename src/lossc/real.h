@@ -22,9 +22,6 @@
 #undef REAL
 #undef ABS
 #undef SQRT
-#undef MIN
-#undef MAX
-#undef SEL
 #undef COPYSIGN
 
 #if defined LF_T_FLOAT && defined LF_T_DOUBLE
@@ -74,9 +71,6 @@
 #if defined LF_T_FLOAT || defined LF_T_DOUBLE
 #define T_LOG2E R(0x1.71547652b82fep+0)
 #define T_MAGIC (R(1.5) * ((U)1 << T_MANT)) /* x + T_MAGIC rounds |x| < 2^(T_MANT - 1) to an integer, found in the low bits */
-#define SEL(c, a, b) ((c) ? (a) : (b))
-#define MIN(a, b) ((a) < (b) ? (a) : (b)) /* b when either is NaN */
-#define MAX(a, b) ((a) > (b) ? (a) : (b)) /* likewise */
 #define BITS(x) NAME(lf_bits)(x)
 #define REAL(u) NAME(lf_real)(u)
 

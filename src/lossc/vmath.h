@@ -309,8 +309,6 @@ static inline T NAME(lf_sigmoid)(T x)
     return q + (nlo - q * dlo) * inv;
 }
 
-static inline T NAME(lf_sqrt)(T x) { return SQRT(x); }
-
 /* ---- pow ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* a b = p + the result, exactly (p = fl(a b); Dekker's split where there is no FMA: |a|, |b| below T_MAX / 2^(T_MANT/2 + 1)). */
