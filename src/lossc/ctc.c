@@ -1,5 +1,7 @@
 #include "prelude.h"
 
+#include "pack.h"
+
 #include "ctc_job.h"
 
 #define LF_T_DOUBLE
@@ -9,7 +11,6 @@
 #define T_SHIFT 512
 #define T_UNSHIFT 0x1p-512
 #include "vmath.h"
-#include "pack.h"
 #include "rows.h"
 #include "ctc.h"
 #include "ctc_decode.h"
@@ -27,7 +28,6 @@
 #define T_SHIFT 64
 #define T_UNSHIFT 0x1p-64
 #include "vmath.h"
-#include "pack.h"
 #include "rows.h"
 #include "ctc.h"
 #include "rnnt.h"

@@ -1,11 +1,12 @@
 #include "prelude.h"
 
+#include "pack.h"
+
 #define LF_T_DOUBLE
 #include "real.h"
 #define T_CODE LF_F64
 #define T_LANES (LF_LANES / 2) /* half the lanes of float, and half the code */
 #include "vmath.h"
-#include "pack.h"
 #include "formulas.h"
 #include "elementwise.h"
 #undef LF_T_DOUBLE
@@ -20,7 +21,6 @@
 #define T_HALVES /* sums read halves as they are */
 #endif
 #include "vmath.h"
-#include "pack.h"
 #include "formulas.h"
 #include "elementwise.h"
 

@@ -4,16 +4,14 @@
  *    contiguous runs still become packed code.
  * B. lf_load and lf_store move runs. lf_load_tile and lf_store_tile move n positions x C classes to and from tile[c * W + l]; what they make
  *    fast is lanes contiguous (runs) and rows contiguous (transposition by blocks in registers).
- * C. Streaming goes past the caches in whole lines; lf_store_fence() orders those stores before whatever the thread publishes next. */
+ * C. Streaming goes past the caches in whole lines; lf_store_fence() orders those stores before whatever the thread publishes next.
+ * D. Compiled once per instruction set, in pack.c, and called: copies in each kernel's object were a tenth of the library. */
 #ifndef LF_PACK_H
 #define LF_PACK_H
 
 #if defined __SSE2__
 #include <immintrin.h>
 #endif
-
-#define LF_BOUNCE 512 /* elements on the stack between a conversion and a streaming store */
-#define LF_SUBTILE 64 /* rows and classes of the part of a tile that is transposed on the stack */
 
 #define LF_UNALIGNED(S) S __attribute__((aligned(1), may_alias))
 typedef LF_UNALIGNED(float) lf_f32_u;
@@ -31,31 +29,6 @@ static inline ptrdiff_t lf_itemsize(int dtype)
 {
     static const signed char size[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1};
     return size[dtype];
-}
-
-/* memcpy past the caches: whole 64-byte lines of dst are streamed, the ends before the first and after the last are stored. */
-static void lf_stream_bytes(char *dst, const char *src, ptrdiff_t n)
-{
-#if defined __SSE2__
-    ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)dst & 63);
-    head = head < n ? head : n;
-    memcpy(dst, src, (size_t)head);
-    ptrdiff_t i = head;
-    for (; i + 64 <= n; i += 64) {
-#if defined __AVX512F__
-        _mm512_stream_si512((void *)(dst + i), _mm512_loadu_si512(src + i));
-#elif defined __AVX__
-        for (int k = 0; k < 64; k += 32)
-            _mm256_stream_si256((void *)(dst + i + k), _mm256_loadu_si256((const void *)(src + i + k)));
-#else
-        for (int k = 0; k < 64; k += 16)
-            _mm_stream_si128((void *)(dst + i + k), _mm_loadu_si128((const void *)(src + i + k)));
-#endif
-    }
-    memcpy(dst + i, src + i, (size_t)(n - i));
-#else
-    memcpy(dst, src, (size_t)n);
-#endif
 }
 
 static inline void lf_store_fence(void)
@@ -87,371 +60,40 @@ static inline ptrdiff_t lf_half_run_to_f32(float *restrict dst, const char *src,
     return i;
 }
 
-static inline ptrdiff_t lf_f32_run_to_f16(char *dst, const float *restrict src, ptrdiff_t n)
-{
-    ptrdiff_t i = 0;
-#if defined __F16C__
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((void *)(dst + 2 * i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#else
-    (void)dst, (void)src, (void)n;
-#endif
-    return i;
-}
-
-/* double to float, inexact results to the neighbour with an odd mantissa: rounding that once more, to 16 bits, is rounding x once. */
-static inline float lf_to_odd(double x)
-{
-    float f = (float)x;
-    double back = f;
-    uint32_t u = lf_float_bits(f), toward_zero = u - (__builtin_fabs(back) > __builtin_fabs(x));
-    return back == x || x != x ? f : lf_bits_float(toward_zero | 1);
-}
-
-#endif
-
-#ifdef LF_T_FLOAT
-#define T_DTYPE LF_F32
-#define T_UNALIGNED lf_f32_u
-#define NARROW(x) (x)
-#else
-#define T_DTYPE LF_F64
-#define T_UNALIGNED lf_f64_u
-#define NARROW(x) lf_to_odd(x)
-#endif
-
-/* ---- runs --------------------------------------------------------------------------------------------------------------------------- */
-
-#define LOAD_CASE(DTYPE, S, VALUE)                                                                                                                   \
-    case DTYPE:                                                                                                                                      \
-        if (stride == sizeof(S)) {                                                                                                                   \
-            const S *p = (const void *)src;                                                                                                          \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                    \
-            {                                                                                                                                        \
-                S v = p[i];                                                                                                                          \
-                dst[i] = (T)(VALUE);                                                                                                                 \
-            }                                                                                                                                        \
-        } else                                                                                                                                       \
-            for (ptrdiff_t i = 0; i < n; i++) {                                                                                                      \
-                S v = *(const S *)(const void *)(src + i * stride);                                                                                  \
-                dst[i] = (T)(VALUE);                                                                                                                 \
-            }                                                                                                                                        \
-        return;
-
 /* dst[i] = the element at src + i stride, any dtype. */
-static void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t n)
-{
-    if (dtype == T_DTYPE && stride == sizeof(T)) {
-        memcpy(dst, src, (size_t)n * sizeof(T));
-        return;
-    }
-    if (stride == 0 && n > 1) {
-        NAME(lf_load)(dst, src, dtype, 1, 1);
-        for (ptrdiff_t i = 1; i < n; i++)
-            dst[i] = dst[0];
-        return;
-    }
-#ifdef LF_T_FLOAT
-    if (stride == 2 && (dtype == LF_F16 || dtype == LF_BF16)) {
-        ptrdiff_t done = lf_half_run_to_f32(dst, src, dtype, n);
-        dst += done, src += 2 * done, n -= done;
-    }
-#endif
-    switch (dtype) {
-        LOAD_CASE(LF_F16, lf_u16_u, lf_f16_to_f32(v))
-        LOAD_CASE(LF_BF16, lf_u16_u, lf_bf16_to_f32(v))
-        LOAD_CASE(LF_F32, lf_f32_u, v)
-        LOAD_CASE(LF_F64, lf_f64_u, v)
-        LOAD_CASE(LF_I8, lf_i8_u, v)
-        LOAD_CASE(LF_I16, lf_i16_u, v)
-        LOAD_CASE(LF_I32, lf_i32_u, v)
-        LOAD_CASE(LF_I64, lf_i64_u, v)
-        LOAD_CASE(LF_U8, lf_u8_u, v)
-        LOAD_CASE(LF_U16, lf_u16_u, v)
-        LOAD_CASE(LF_U32, lf_u32_u, v)
-        LOAD_CASE(LF_U64, lf_u64_u, v)
-        LOAD_CASE(LF_BOOL, lf_u8_u, v != 0)
-    }
-}
-
-#define STORE_CASE(DTYPE, S, VALUE)                                                                                                                  \
-    case DTYPE:                                                                                                                                      \
-        if (stride == sizeof(S)) {                                                                                                                   \
-            S *p = (void *)dst;                                                                                                                      \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                    \
-            {                                                                                                                                        \
-                T v = src[i];                                                                                                                        \
-                p[i] = (S)(VALUE);                                                                                                                   \
-            }                                                                                                                                        \
-        } else                                                                                                                                       \
-            for (ptrdiff_t i = 0; i < n; i++) {                                                                                                      \
-                T v = src[i];                                                                                                                        \
-                *(S *)(void *)(dst + i * stride) = (S)(VALUE);                                                                                       \
-            }                                                                                                                                        \
-        return;
+#define lf_load_f32 LF_EXPORT(load_f32)
+#define lf_load_f64 LF_EXPORT(load_f64)
+void lf_load_f32(float *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t n);
+void lf_load_f64(double *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t n);
 
 /* The element at dst + i stride = src[i] rounded to a float dtype; stream: past the caches where contiguous. */
-LF_CALLED NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
-{
-    if (stride == lf_itemsize(dtype) && dtype == T_DTYPE) {
-        if (stream)
-            lf_stream_bytes(dst, (const char *)src, n * stride);
-        else
-            memcpy(dst, src, (size_t)(n * stride));
-        return;
-    }
-    if (stride == lf_itemsize(dtype) && stream) {
-        double buffer[LF_BOUNCE];
-        for (ptrdiff_t i = 0; i < n; i += LF_BOUNCE) {
-            ptrdiff_t m = n - i < LF_BOUNCE ? n - i : LF_BOUNCE;
-            NAME(lf_store)((char *)buffer, dtype, stride, src + i, m, 0);
-            lf_stream_bytes(dst + i * stride, (const char *)buffer, m * stride);
-        }
-        return;
-    }
-#ifdef LF_T_FLOAT
-    if (dtype == LF_F16 && stride == 2) {
-        ptrdiff_t done = lf_f32_run_to_f16(dst, src, n);
-        dst += 2 * done, src += done, n -= done;
-    }
-#endif
-    switch (dtype) {
-        STORE_CASE(LF_F16, lf_u16_u, lf_f32_to_f16(NARROW(v)))
-        STORE_CASE(LF_BF16, lf_u16_u, lf_f32_to_bf16(NARROW(v)))
-        STORE_CASE(LF_F32, lf_f32_u, v)
-        STORE_CASE(LF_F64, lf_f64_u, v)
-    }
-}
-
-/* ---- transposition ------------------------------------------------------------------------------------------------------------------ */
-
-/* A block is SEG classes x B lanes. On the row side it consists of B segments of 16 bytes, SEG classes of one row each, held by SEG vectors of
- * SPAN segments; flipping segments in their place makes vector k hold class k of all lanes, which is how the tile has it.
- *
- *     vector k: row k, c..c+3 | row k + 4, c..c+3     <->     class c + k: lanes 0..3 | lanes 4..7           (float, SPAN = 2) */
-#define SEG (16 / (ptrdiff_t)sizeof(T))
-#if defined __AVX__
-#define SPAN 2
-#else
-#define SPAN 1
-#endif
-#define B (SPAN * SEG)
-typedef T NAME(LfSegment) __attribute__((vector_size(16), aligned(1), may_alias));
-typedef T NAME(LfLanes) __attribute__((vector_size(16 * SPAN), aligned(1), may_alias));
-
-/* __builtin_shufflevector(a, b, ...) in each segment. */
-#define UP(i) ((i) < SEG ? (i) : (i) + (SPAN - 1) * SEG)
-#if defined LF_T_FLOAT && SPAN == 2
-#define SHUFFLE(a, b, i, j, k, m) __builtin_shufflevector(a, b, UP(i), UP(j), UP(k), UP(m), UP(i) + 4, UP(j) + 4, UP(k) + 4, UP(m) + 4)
-#elif defined LF_T_FLOAT
-#define SHUFFLE(a, b, i, j, k, m) __builtin_shufflevector(a, b, i, j, k, m)
-#elif SPAN == 2
-#define SHUFFLE(a, b, i, j) __builtin_shufflevector(a, b, UP(i), UP(j), UP(i) + 2, UP(j) + 2)
-#else
-#define SHUFFLE(a, b, i, j) __builtin_shufflevector(a, b, i, j)
-#endif
-
-static inline void NAME(lf_flip)(NAME(LfLanes) v[])
-{
-#ifdef LF_T_FLOAT
-    NAME(LfLanes) a = SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = SHUFFLE(v[0], v[1], 2, 6, 3, 7);
-    NAME(LfLanes) c = SHUFFLE(v[2], v[3], 0, 4, 1, 5), d = SHUFFLE(v[2], v[3], 2, 6, 3, 7);
-    v[0] = SHUFFLE(a, c, 0, 1, 4, 5);
-    v[1] = SHUFFLE(a, c, 2, 3, 6, 7);
-    v[2] = SHUFFLE(b, d, 0, 1, 4, 5);
-    v[3] = SHUFFLE(b, d, 2, 3, 6, 7);
-#else
-    NAME(LfLanes) a = v[0];
-    v[0] = SHUFFLE(a, v[1], 0, 2);
-    v[1] = SHUFFLE(a, v[1], 1, 3);
-#endif
-}
-
-/* The segments of rows 0, SEG, ... from src on. */
-static inline NAME(LfLanes) NAME(lf_join)(const char *src, ptrdiff_t step)
-{
-    NAME(LfSegment) a = *(const NAME(LfSegment) *)(const void *)src;
-#if SPAN == 1
-    return a;
-#else
-    NAME(LfSegment) b = *(const NAME(LfSegment) *)(const void *)(src + SEG * step);
-#ifdef LF_T_FLOAT
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3);
-#endif
-#endif
-}
-
-static inline void NAME(lf_part)(char *dst, ptrdiff_t step, NAME(LfLanes) v)
-{
-#if SPAN == 1
-    *(NAME(LfSegment) *)(void *)dst = v;
-#elif defined LF_T_FLOAT
-    *(NAME(LfSegment) *)(void *)dst = __builtin_shufflevector(v, v, 0, 1, 2, 3);
-    *(NAME(LfSegment) *)(void *)(dst + SEG * step) = __builtin_shufflevector(v, v, 4, 5, 6, 7);
-#else
-    *(NAME(LfSegment) *)(void *)dst = __builtin_shufflevector(v, v, 0, 1);
-    *(NAME(LfSegment) *)(void *)(dst + SEG * step) = __builtin_shufflevector(v, v, 2, 3);
-#endif
-}
-
-#ifdef LF_T_FLOAT
-/* Two or three classes: blocks of 2 classes x 4 lanes, the two floats of a row moving as one double. */
-typedef float LfQuad __attribute__((vector_size(16), aligned(1), may_alias));
-typedef double LfTwo __attribute__((vector_size(16)));
-
-static void lf_pairs_to_tile(float *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
-{
-    for (ptrdiff_t i = 0; i < n; i += 4)
-        for (ptrdiff_t c = 0; c <= C - 2; c++) {
-            ptrdiff_t l = i + 4 < n ? i : n - 4;
-            const lf_f64_u *p[4];
-            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) p[k] = (const void *)(src + (l + k) * step + 4 * c);
-            LfQuad a = (LfQuad)(LfTwo){*p[0], *p[1]}, b = (LfQuad)(LfTwo){*p[2], *p[3]};
-            *(LfQuad *)(void *)(tile + c * W + l) = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-            *(LfQuad *)(void *)(tile + (c + 1) * W + l) = __builtin_shufflevector(a, b, 1, 3, 5, 7);
-        }
-}
-
-static void lf_tile_to_pairs(char *dst, ptrdiff_t step, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
-{
-    for (ptrdiff_t i = 0; i < n; i += 4)
-        for (ptrdiff_t c = 0; c <= C - 2; c++) {
-            ptrdiff_t l = i + 4 < n ? i : n - 4;
-            LfQuad a = *(const LfQuad *)(const void *)(tile + c * W + l), b = *(const LfQuad *)(const void *)(tile + (c + 1) * W + l);
-            LfTwo x = (LfTwo)__builtin_shufflevector(a, b, 0, 4, 1, 5), y = (LfTwo)__builtin_shufflevector(a, b, 2, 6, 3, 7);
-            double pair[4] = {x[0], x[1], y[0], y[1]};
-            _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++) * (lf_f64_u *)(void *)(dst + (l + k) * step + 4 * c) = pair[k];
-        }
-}
-#endif
-
-/* tile[c W + l] = the T at src + l step + c sizeof(T), for l < n and c < C. Even steps, since offsets would not fit into registers.
- * The last blocks overlap the ones before them, so only few lanes or a single class are left to the plain loop. */
-static void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
-{
-#ifdef LF_T_FLOAT
-    if (n >= 4 && (C == 2 || C == 3)) {
-        lf_pairs_to_tile(tile, W, src, step, n, C);
-        return;
-    }
-#endif
-    if (n < B || C < SEG) {
-        for (ptrdiff_t c = 0; c < C; c++)
-            for (ptrdiff_t l = 0; l < n; l++)
-                tile[c * W + l] = *(const T_UNALIGNED *)(const void *)(src + l * step + c * (ptrdiff_t)sizeof(T));
-        return;
-    }
-    for (ptrdiff_t i = 0; i < n; i += B) {
-        ptrdiff_t l = i + B < n ? i : n - B;
-        for (ptrdiff_t j = 0; j < C; j += SEG) {
-            ptrdiff_t c = j + SEG < C ? j : C - SEG;
-            NAME(LfLanes) v[SEG];
-            const char *p = src + l * step + c * (ptrdiff_t)sizeof(T);
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = NAME(lf_join)(p + k * step, step);
-            NAME(lf_flip)(v);
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) * (NAME(LfLanes) *)(void *)(tile + (c + k) * W + l) = v[k];
-        }
-    }
-}
-
-/* The reverse. */
-static void NAME(lf_tile_to_rows)(char *dst, ptrdiff_t step, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C)
-{
-#ifdef LF_T_FLOAT
-    if (n >= 4 && (C == 2 || C == 3)) {
-        lf_tile_to_pairs(dst, step, tile, W, n, C);
-        return;
-    }
-#endif
-    if (n < B || C < SEG) {
-        for (ptrdiff_t l = 0; l < n; l++)
-            for (ptrdiff_t c = 0; c < C; c++)
-                *(T_UNALIGNED *)(void *)(dst + l * step + c * (ptrdiff_t)sizeof(T)) = tile[c * W + l];
-        return;
-    }
-    for (ptrdiff_t i = 0; i < n; i += B) {
-        ptrdiff_t l = i + B < n ? i : n - B;
-        for (ptrdiff_t j = 0; j < C; j += SEG) {
-            ptrdiff_t c = j + SEG < C ? j : C - SEG;
-            NAME(LfLanes) v[SEG];
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) v[k] = *(const NAME(LfLanes) *)(const void *)(tile + (c + k) * W + l);
-            NAME(lf_flip)(v);
-            char *p = dst + l * step + c * (ptrdiff_t)sizeof(T);
-            _Pragma("GCC unroll 4") for (int k = 0; k < SEG; k++) NAME(lf_part)(p + k * step, step, v[k]);
-        }
-    }
-}
-
-/* ---- tiles -------------------------------------------------------------------------------------------------------------------------- */
-
-/* Lie the positions of a tile nearer to one another than its classes? Then it is moved class by class. */
-#define CLASSWISE ((step < 0 ? -step : step) <= (cstride < 0 ? -cstride : cstride))
+#define lf_store_f32 LF_EXPORT(store_f32)
+#define lf_store_f64 LF_EXPORT(store_f64)
+void lf_store_f32(char *dst, int dtype, ptrdiff_t stride, const float *restrict src, ptrdiff_t n, int stream);
+void lf_store_f64(char *dst, int dtype, ptrdiff_t stride, const double *restrict src, ptrdiff_t n, int stream);
 
 /* tile[c W + l] = the element at src + l step + c cstride, any dtype, for l < n and c < C. */
-LF_CALLED NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t cstride, ptrdiff_t n, ptrdiff_t C)
-{
-    const ptrdiff_t item = lf_itemsize(dtype);
-    if (CLASSWISE) {
-        for (ptrdiff_t c = 0; c < C; c++)
-            NAME(lf_load)(tile + c * W, src + c * cstride, dtype, step, n);
-    } else if (cstride == item && dtype == T_DTYPE) {
-        NAME(lf_rows_to_tile)(tile, W, src, step, n, C);
-    } else {
-        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE; /* all rows are one run */
-        T part[LF_SUBTILE * LF_SUBTILE];
-        for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
-            for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
-                const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
-                if (whole)
-                    NAME(lf_load)(part, src + l * step, dtype, item, rows * m);
-                for (ptrdiff_t k = 0; !whole && k < rows; k++)
-                    NAME(lf_load)(part + k * m, src + (l + k) * step + c * cstride, dtype, cstride, m);
-                NAME(lf_rows_to_tile)(tile + c * W + l, W, (const char *)part, m * (ptrdiff_t)sizeof(T), rows, m);
-            }
-    }
-}
+#define lf_load_tile_f32 LF_EXPORT(load_tile_f32)
+#define lf_load_tile_f64 LF_EXPORT(load_tile_f64)
+void lf_load_tile_f32(float *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t cstride, ptrdiff_t n, ptrdiff_t C);
+void lf_load_tile_f64(double *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t cstride, ptrdiff_t n, ptrdiff_t C);
 
 /* The element at dst + l step + c cstride = tile[c W + l], rounded to a float dtype. */
-LF_CALLED NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride, const T *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C,
-                              int stream)
-{
-    const ptrdiff_t item = lf_itemsize(dtype);
-    if (CLASSWISE) {
-        for (ptrdiff_t c = 0; c < C; c++) {
-            char *p = dst + c * cstride;
-            if (stream && c + 2 < C) { /* lines of which only a part is streamed are read first */
-                __builtin_prefetch(p + 2 * cstride, 1);
-                __builtin_prefetch(p + 2 * cstride + (n - 1) * step, 1);
-            }
-            NAME(lf_store)(p, dtype, step, tile + c * W, n, stream);
-        }
-    } else if (cstride == item && dtype == T_DTYPE && !stream) {
-        NAME(lf_tile_to_rows)(dst, step, tile, W, n, C);
-    } else {
-        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE;
-        T part[LF_SUBTILE * LF_SUBTILE];
-        for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
-            for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
-                const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
-                NAME(lf_tile_to_rows)((char *)part, m * (ptrdiff_t)sizeof(T), tile + c * W + l, W, rows, m);
-                if (whole)
-                    NAME(lf_store)(dst + l * step, dtype, item, part, rows * m, stream);
-                for (ptrdiff_t k = 0; !whole && k < rows; k++)
-                    NAME(lf_store)(dst + (l + k) * step + c * cstride, dtype, cstride, part + k * m, m, stream);
-            }
-    }
-}
-#undef CLASSWISE
+#define lf_store_tile_f32 LF_EXPORT(store_tile_f32)
+#define lf_store_tile_f64 LF_EXPORT(store_tile_f64)
+void lf_store_tile_f32(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C,
+                       int stream);
+void lf_store_tile_f64(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride, const double *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C,
+                       int stream);
 
-#undef T_DTYPE
-#undef T_UNALIGNED
-#undef NARROW
-#undef LOAD_CASE
-#undef STORE_CASE
-#undef SEG
-#undef SPAN
-#undef B
-#undef UP
-#undef SHUFFLE
+/* tile[c W + l] = the T at src + l step + c sizeof(T), for l < n and c < C; and back. */
+#define lf_rows_to_tile_f32 LF_EXPORT(rows_to_tile_f32)
+#define lf_rows_to_tile_f64 LF_EXPORT(rows_to_tile_f64)
+void lf_rows_to_tile_f32(float *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C);
+void lf_rows_to_tile_f64(double *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C);
+#define lf_tile_to_rows_f32 LF_EXPORT(tile_to_rows_f32)
+#define lf_tile_to_rows_f64 LF_EXPORT(tile_to_rows_f64)
+void lf_tile_to_rows_f32(char *dst, ptrdiff_t step, const float *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C);
+void lf_tile_to_rows_f64(char *dst, ptrdiff_t step, const double *restrict tile, ptrdiff_t W, ptrdiff_t n, ptrdiff_t C);
+
+#endif

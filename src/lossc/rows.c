@@ -1,5 +1,7 @@
 #include "prelude.h"
 
+#include "pack.h"
+
 #define LF_T_DOUBLE
 #include "real.h"
 #define T_CODE LF_F64
@@ -7,7 +9,6 @@
 #define T_SHIFT 512
 #define T_UNSHIFT 0x1p-512
 #include "vmath.h"
-#include "pack.h"
 #include "rows.h"
 #undef LF_T_DOUBLE
 #undef T_CODE
@@ -22,7 +23,6 @@
 #define T_SHIFT 64
 #define T_UNSHIFT 0x1p-64
 #include "vmath.h"
-#include "pack.h"
 #include "rows.h"
 
 void LF_EXPORT(row_block)(const LfRowJob *j, ptrdiff_t b) { j->wide ? row_block_f64(j, b) : row_block_f32(j, b); }

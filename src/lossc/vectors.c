@@ -1,10 +1,11 @@
 #include "prelude.h"
 
+#include "pack.h"
+
 #define LF_T_DOUBLE
 #include "real.h"
 #define T_CODE LF_F64
 #include "vmath.h"
-#include "pack.h"
 #include "vectors.h"
 #include "tiles.h"
 #undef LF_T_DOUBLE

@@ -1,0 +1,61 @@
+#include "prelude.h"
+
+#include "pack.h"
+
+/* memcpy past the caches: whole 64-byte lines of dst are streamed, the ends before the first and after the last are stored. */
+static void lf_stream_bytes(char *dst, const char *src, ptrdiff_t n)
+{
+#if defined __SSE2__
+    ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)dst & 63);
+    head = head < n ? head : n;
+    memcpy(dst, src, (size_t)head);
+    ptrdiff_t i = head;
+    for (; i + 64 <= n; i += 64) {
+#if defined __AVX512F__
+        _mm512_stream_si512((void *)(dst + i), _mm512_loadu_si512(src + i));
+#elif defined __AVX__
+        for (int k = 0; k < 64; k += 32)
+            _mm256_stream_si256((void *)(dst + i + k), _mm256_loadu_si256((const void *)(src + i + k)));
+#else
+        for (int k = 0; k < 64; k += 16)
+            _mm_stream_si128((void *)(dst + i + k), _mm_loadu_si128((const void *)(src + i + k)));
+#endif
+    }
+    memcpy(dst + i, src + i, (size_t)(n - i));
+#else
+    memcpy(dst, src, (size_t)n);
+#endif
+}
+
+static inline ptrdiff_t lf_f32_run_to_f16(char *dst, const float *restrict src, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#if defined __F16C__
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((void *)(dst + 2 * i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    (void)dst, (void)src, (void)n;
+#endif
+    return i;
+}
+
+/* double to float, inexact results to the neighbour with an odd mantissa: rounding that once more, to 16 bits, is rounding x once. */
+static inline float lf_to_odd(double x)
+{
+    float f = (float)x;
+    double back = f;
+    uint32_t u = lf_float_bits(f), toward_zero = u - (__builtin_fabs(back) > __builtin_fabs(x));
+    return back == x || x != x ? f : lf_bits_float(toward_zero | 1);
+}
+
+#define LF_BOUNCE 512 /* elements on the stack between a conversion and a streaming store */
+#define LF_SUBTILE 64 /* rows and classes of the part of a tile that is transposed on the stack */
+
+#define LF_T_DOUBLE
+#include "real.h"
+#include "packing.h"
+#undef LF_T_DOUBLE
+
+#define LF_T_FLOAT
+#include "real.h"
+#include "packing.h"
