@@ -18,9 +18,6 @@ _TRIPLE = ("anchor", "positive", "negative")
 
 _MULTI_MARGIN = _core.vector_loss("multi_margin", ("input",), label="class", limits=(("p", 1.0, 2.0, "1 or 2"), _MARGIN))
 _MULTILABEL_MARGIN = _core.vector_loss("multilabel_margin", ("input",), label="classes")
-_FOCAL = _core.vector_loss(
-    "focal", ("input",), label="class", limits=(("gamma", 0.0, _FINITE, "a finite number of at least 0"),), weighted_mean=True, hessian=True
-)
 _COSINE = _core.vector_loss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
 _TRIPLET = _core.vector_loss(
     "triplet", _TRIPLE,
@@ -200,7 +197,7 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     >>> lf.focal_loss([[2.0, 0.0], [0.0, 2.0]], [0, 0], reduction="none")
     array([0.00180356, 1.65007818])
     """
-    return _FOCAL((input,), target, weight, reduction, axis, where, out, (gamma,), ignore_index)
+    return _core.class_loss(input, target, weight, ignore_index, reduction, 0.0, axis, where, out, False, True, gamma)
 
 
 def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None):

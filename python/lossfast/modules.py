@@ -549,8 +549,8 @@ class FocalLoss(Loss):
     Examples
     --------
     >>> import lossfast as lf
-    >>> lf.FocalLoss(gamma=1.0)([[2.0, 0.0], [0.0, 2.0]], [0, 0])
-    np.float64(0.9442610834993687)
+    >>> lf.FocalLoss(gamma=1.0, reduction="none")([[2.0, 0.0], [0.0, 2.0]], [0, 0])
+    array([0.01513019, 1.87339198])
     """
 
     function = staticmethod(F.focal_loss)

@@ -74,6 +74,7 @@ typedef struct {
     const void *weight;      /* class weights as T[c], or NULL */
     int64_t ignore_index;
     double smoothing, scale;
+    double gamma; /* LF_CE_INDEX: focal loss's exponent; 0: cross entropy */
     int stream;
     double *sum, *mass;   /* per block: of losses, and of the mean's denominator */
     double *gw, *gw_mass; /* per block and class: derivative by the class weight of the sum of losses, and of the mass */
@@ -87,7 +88,7 @@ typedef struct {
 /* ---- losses between vectors, and tiles of logits ------------------------------------------------------------------------------------ */
 
 #define LF_VECTORS 3
-enum { LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN };
+enum { LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL_HESSIAN, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN };
 
 typedef struct {
     int op, wide, ndim;            /* wide: the result is double */
@@ -95,13 +96,13 @@ typedef struct {
     int cdim;
     ptrdiff_t cshape[LF_MAXDIM], c;           /* what a vector runs over */
     ptrdiff_t rows;                           /* positions in a block */
-    LfArray in[LF_VECTORS], grad[LF_VECTORS]; /* focal: grad[1] is the Hessian's diagonal */
+    LfArray in[LF_VECTORS], grad[LF_VECTORS]; /* of the Hessians: grad[0] is the diagonal */
     ptrdiff_t inc[LF_VECTORS][LF_MAXDIM], gradc[LF_VECTORS][LF_MAXDIM];
     LfArray label; /* a class, -1 or 1 for each position; or a list of classes up to a -1 */
     ptrdiff_t labelc;
     LfArray out, where, upstream;
     const double *weight; /* of classes, or NULL */
-    int ignores, weighted_mean, labels_only;
+    int ignores, labels_only;
     int64_t ignore_index;
     double param[LF_PARAMS], scale;
     double *sum, *mass;

@@ -48,7 +48,7 @@ cdef extern from "lossc.h" nogil:
         LfArray where, upstream
         const void *weight
         int64_t ignore_index
-        double smoothing, scale
+        double smoothing, scale, gamma
         int stream
         double *sum
         double *mass
@@ -110,7 +110,7 @@ cdef extern from "lossc.h" nogil:
 
     enum:
         LF_VECTORS
-        LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN
+        LF_MULTI_MARGIN, LF_MULTILABEL_MARGIN, LF_FOCAL_HESSIAN, LF_CE_HESSIAN, LF_COSINE, LF_TRIPLET, LF_DICE, LF_WASSERSTEIN
 
     ctypedef struct LfVectorJob:
         int op, wide, ndim
@@ -127,7 +127,7 @@ cdef extern from "lossc.h" nogil:
         Py_ssize_t labelc
         LfArray out, where, upstream
         const double *weight
-        int ignores, weighted_mean, labels_only
+        int ignores, labels_only
         int64_t ignore_index
         double param[4]
         double scale

@@ -112,6 +112,7 @@ typedef struct {
     double f[LF_W], s[LF_W];                  /* and S */
     double mass[LF_W], dot[LF_W];             /* sum of target masses u; sum of u (m - x) */
     double delta[LF_W], loss[LF_W];           /* log1p(S) */
+    double focus[LF_W], slope[LF_W];          /* focal loss over cross entropy, and its gradient over that of cross entropy */
     /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p; the label's own */
     T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W], patch[LF_W];
     double kd[LF_W], qd[LF_W];
@@ -617,6 +618,41 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
         NAME(group_own)(x + at, ld, j->c, r, at);
 }
 
+/* ---- focal loss: cross entropy L times q^gamma, q = 1 - p ---------------------------------------------------------------------------------- */
+
+#ifndef LF_T_FLOAT
+static __attribute__((noinline)) void group_power(double *power, const double *q, double gamma)
+{
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        power[l] = gamma == 1 ? q[l] : q[l] * q[l];
+    if (gamma != 1 && gamma != 2)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            power[l] = lf_pow_f64(q[l], gamma);
+}
+#endif
+
+/* q without cancellation; by x_c the gradient is that of cross entropy times q^gamma + gamma q^(gamma - 1) p L. The relative error of q is that of S,
+ * so a confident prediction's loss has 1 + gamma times that of cross entropy: of gamma = 2 no more than 6 ulp were seen in 10^6 rows, 0.3 on average. */
+static void NAME(group_focus)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
+{
+    double q[LF_GROUP], nll[LF_GROUP];
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++) {
+        const double s = r->s[at + l], share = 1 / (1 + s), top = r->top[at + l], xt = r->xt[at + l];
+        const double rest = s * share, others = 1 - r->et[at + l] * r->f[at + l] * share;
+        q[l] = xt == top ? rest : others;
+        nll[l] = (top - xt) + r->delta[at + l];
+    }
+    group_power(r->focus + at, q, j->gamma);
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++) {
+        const double power = r->focus[at + l], more = j->gamma * power / q[l] * (1 - q[l]) * nll[l];
+        r->slope[at + l] = power + ((nll[l] == 0) | (nll[l] == INFINITY) ? 0 : more);
+    }
+}
+
 /* ---- between the passes: losses and coefficients, in double, LF_GROUP rows at a time ----------------------------------------------------- */
 
 /* loss = dot + mass delta for all: of a plain logsumexp, m + delta. */
@@ -642,6 +678,12 @@ static void NAME(group_finish)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
         r->s[at + l] = s, r->delta[at + l] = delta;
         loss[l] = r->dot[at + l] + r->mass[at + l] * delta;
     }
+    if (j->gamma != 0) {
+        NAME(group_focus)(j, r, at);
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            loss[l] = r->focus[at + l] == 0 ? 0 : loss[l] * r->focus[at + l];
+    }
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++)
         r->loss[at + l] = r->label[at + l] < 0 ? 0 : loss[l];
@@ -653,14 +695,16 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
     const T *w = j->weight;
     const int index = j->op == LF_CE_INDEX;
     const double scale = j->scale, keep = 1 - j->smoothing, even = j->smoothing / (double)j->c;
-    double u[LF_GROUP];
+    double u[LF_GROUP], slope[LF_GROUP];
+    for (int l = 0; l < LF_GROUP; l++)
+        slope[l] = j->gamma == 0 ? 1 : r->slope[at + l];
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++)
         r->k[at + l] = r->label[at + l] < 0 ? 0 : r->k[at + l];
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
-        const double k = scale * r->k[at + l], share = 1 / (1 + r->s[at + l]);
-        r->kd[at + l] = k;
+        const double kd = scale * r->k[at + l], k = kd * slope[l], share = 1 / (1 + r->s[at + l]);
+        r->kd[at + l] = kd;
         r->k[at + l] = (T)k;
         r->kmass[at + l] = (T)(k * r->mass[at + l]);
         r->qd[at + l] = r->s[at + l] * share;
@@ -677,7 +721,7 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
         for (int l = 0; l < LF_GROUP; l++) {
             const T p = r->et[at + l] * r->pf[at + l];
             const double own = u[l], a = (r->mass[at + l] - own) - r->mass[at + l] * r->qd[at + l], b = r->mass[at + l] * (double)p - own;
-            r->patch[at + l] = (T)(r->kd[at + l] * (r->xt[at + l] == r->top[at + l] ? a : b));
+            r->patch[at + l] = (T)(r->kd[at + l] * slope[l] * (r->xt[at + l] == r->top[at + l] ? a : b));
         }
 }
 
@@ -911,7 +955,7 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, doub
         const int64_t y = r->label[l];
         if (j->op == LF_CE_INDEX) {
             gw_mass[y] += 1;
-            gw[y] += keep == 0 ? 0 : r->kd[l] * keep * (((double)r->top[l] - (double)r->xt[l]) + r->delta[l]);
+            gw[y] += keep == 0 ? 0 : r->kd[l] * keep * (j->gamma == 0 ? 1 : r->focus[l]) * (((double)r->top[l] - (double)r->xt[l]) + r->delta[l]);
         }
         for (ptrdiff_t c = 0; (j->op == LF_CE_PROB || even != 0) && c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;

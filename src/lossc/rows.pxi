@@ -86,7 +86,7 @@ cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssi
 
 cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis) except -1:
     cdef int d, e = 0
-    job.op, job.stream, job.smoothing, job.scale, job.weight, job.gw = op, 0, 0, 1, NULL, NULL
+    job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw = op, 0, 0, 1, 0, NULL, NULL
     job.ignore_index = -100
     job.t.data = job.out.data = job.gx.data = job.gt.data = job.where.data = job.upstream.data = NULL
     job.c = cnp.PyArray_DIM(ax, axis)
@@ -159,23 +159,25 @@ cdef int mask_array(LfArray *v, object where, tuple shape) except -1:
 
 
 def class_loss(object input, object target, object weight, object ignore_index, object reduction, object label_smoothing, object axis,
-               object where, object out, bint nll):
-    """cross_entropy and nll_loss: see lossfast.functional."""
+               object where, object out, bint nll, bint focal=False, object gamma=0):
+    """cross_entropy, nll_loss and focal_loss: see lossfast.functional."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction)
     cdef cnp.ndarray ax = as_array(input, "input"), at = as_array(target, "target"), aw = None, ao = None, am = None, au = None
     cdef int code = dtype_code(ax), tcode = dtype_code(at), ndim = cnp.PyArray_NDIM(ax), tdim = cnp.PyArray_NDIM(at), ax_axis, d, e
     cdef bint wide = code == LF_F64 or not is_float(code), probabilities, fits
-    cdef double smoothing = 0 if nll else smoothing_value(label_smoothing)
+    cdef bint indices = nll or focal
+    cdef double smoothing = 0 if indices else smoothing_value(label_smoothing)
     cdef LfRowJob job
     cdef Totals totals
     cdef double denominator, scale = 1
     cdef list grads = None
+    cdef cnp.ndarray g
     if ndim == 0:
         raise ValueError("input: expected scores of at least one dimension, (C), (N, C) or (N, C, d1, ...), got a 0-dimensional array")
     ax_axis = (1 if ndim > 1 else 0) if axis is None else class_axis(axis, ndim, 0)
 
-    probabilities = tdim == ndim and not nll
+    probabilities = tdim == ndim and not indices
     fits = tdim == ndim - 1
     e = 0
     for d in range(ndim):
@@ -192,7 +194,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
                         f"class indices have shape {positions_shape(ax, ax_axis)}")
     if not probabilities and is_float(tcode):
         raise TypeError(f"target: expected integer class indices of shape {positions_shape(ax, ax_axis)}"
-                        f"{'' if nll else f' or class probabilities of shape {shape_of(ax)}'}, got dtype {at.dtype} and shape {shape_of(at)}")
+                        f"{'' if indices else f' or class probabilities of shape {shape_of(ax)}'}, got dtype {at.dtype} and shape {shape_of(at)}")
     if not probabilities and not fits:
         raise ValueError(f"target: expected class indices of shape {positions_shape(ax, ax_axis)} for input of shape {shape_of(ax)} with classes "
                          f"on axis {ax_axis}, got shape {shape_of(at)}")
@@ -202,6 +204,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
 
     open_rows(&job, LF_NLL if nll else LF_CE_PROB if probabilities else LF_CE_INDEX, ax, code, ax_axis)
     job.wide, job.smoothing = wide, smoothing
+    job.gamma = focal_exponent(gamma)
     job.ignore_index = ignored_label(ignore_index)
     if probabilities:
         if job.ignore_index >= 0:
@@ -252,7 +255,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if request is not None:
         grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis, (ax, at, aw, am, au, ao))
         if request.hessian:
-            grads[0].append(cross_entropy_hessian(&job, gradient_array(request, 1, ax, "input", (ax, at, aw, am, au, ao)), ax, at, weight, ax_axis))
+            g = gradient_array(request, len(request.names), ax, "input", (ax, at, aw, am, au, ao))
+            grads[0].append(class_hessian(&job, LF_FOCAL_HESSIAN if focal else LF_CE_HESSIAN, g, ax, at, weight, ax_axis))
     merge_rows(&job)
     run_rows(&job, &totals, False)
     if totals.bad >= 0:
@@ -278,6 +282,17 @@ cdef double smoothing_value(object label_smoothing) except -1:
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing}")
     return smoothing
+
+
+cdef double focal_exponent(object gamma) except -1:
+    cdef double value
+    try:
+        value = gamma
+    except TypeError:
+        raise TypeError(f"gamma: expected a number, got {gamma!r}") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"gamma: expected a finite number of at least 0, got {gamma!r}")
+    return value
 
 
 cdef int64_t ignored_label(object ignore_index) except? -7:

@@ -102,7 +102,7 @@ static void vec_move(const LfVectorJob *j, char *p, int dtype, const ptrdiff_t *
 /* The vectors' padding: no sum, maximum or distance sees it. */
 static double vec_padding(const LfVectorJob *j, int q)
 {
-    return q ? 0 : j->op == LF_FOCAL || j->op == LF_CE_HESSIAN ? -INFINITY : j->op == LF_TRIPLET ? -j->param[2] : 0;
+    return q ? 0 : j->op == LF_FOCAL_HESSIAN || j->op == LF_CE_HESSIAN ? -INFINITY : j->op == LF_TRIPLET ? -j->param[2] : 0;
 }
 
 static inline void vec_pad(double *x, ptrdiff_t n, double pad)
@@ -411,40 +411,31 @@ static double *softmax_exps(const Vec *v, Softmax p, ptrdiff_t c, ptrdiff_t n)
     return x;
 }
 
-/* Focal: with L = -log p_y and q = 1 - p_y, the other classes' exponentials over all:
+/* Diagonal of the Hessian of focal loss: with L = -log p_y and q = 1 - p_y, the other classes' exponentials over all,
  *   f = q^gamma L,   f' = q^gamma + gamma q^(gamma - 1) p_y L,   f'' = gamma q^(gamma - 2) p_y (2 q + ((gamma - 1) p_y - q) L)
- * by x_c, with r = p_c - [c = y]: f' r;   diagonal of the Hessian: f'' r^2 + f' p_c (1 - p_c). */
-static double focal(const Vec *v)
+ * the derivative by x_c is f' r, r = p_c - [c = y], and the second f'' r^2 + f' p_c (1 - p_c). */
+static double focal_hessian(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     const double gamma = j->param[0], xy = vec_at(v, v->y);
     const Softmax p = softmax_of(v);
     const double ey = xy == p.m ? 1 : v->whole ? v->x[0][v->y] : lf_exp_f64(xy - p.m), scale = 1 / (1 + p.s);
-    const double nll = (xy == p.m ? 0 : p.m - xy) + lf_log1p_f64(p.s), q = (ey == 1 ? p.s : 1 + p.s - ey) * scale;
-    const double power = gamma == 0 ? 1 : gamma == 1 ? q : gamma == 2 ? q * q : lf_pow_f64(q, gamma);
-    if (j->grad[0].data) {
-        const int flat = gamma == 0 || nll == 0 || nll == INFINITY;
-        const double inner = flat ? 0 : gamma * power / q * (1 - q), k = v->k * v->w, first = k * (power + inner * nll);
-        const double second = flat ? 0 : k * inner / q * (2 * q + ((gamma - 1) * (1 - q) - q) * nll);
-        LF_RUNS
+    const double nll = (xy == p.m ? 0 : p.m - xy) + lf_log1p_f64(p.s), q = (ey == 1 ? p.s : 1 + p.s - ey) * scale, power = lf_pow_f64(q, gamma);
+    const int flat = gamma == 0 || nll == 0 || nll == INFINITY;
+    const double inner = flat ? 0 : gamma * power / q * (1 - q), k = v->k * v->w, first = k * (power + inner * nll);
+    const double second = flat ? 0 : k * inner / q * (2 * q + ((gamma - 1) * (1 - q) - q) * nll);
+    LF_RUNS
+    {
+        double *x = softmax_exps(v, p, c, n);
+        LF_EACH(n)
         {
-            double *x = softmax_exps(v, p, c, n);
-            if (j->grad[1].data) {
-                double *h = v->x[1];
-                LF_EACH(n)
-                {
-                    const double a = x[e] * scale, b = x[e] == 1 ? p.s * scale : 1 - a;
-                    h[e] = second * a * a + first * a * b;
-                }
-                vec_out(v, 1, c, n);
-            }
-            LF_EACH(n) x[e] *= first * scale;
-            vec_out(v, 0, c, n);
+            const double a = x[e] * scale, b = x[e] == 1 ? p.s * scale : 1 - a;
+            x[e] = second * a * a + first * a * b;
         }
-        vec_put(v, 0, v->y, -first * q);
-        vec_put(v, 1, v->y, second * q * q + first * q * (1 - q));
+        vec_out(v, 0, c, n);
     }
-    return q == 0 ? 0 : power * nll;
+    vec_put(v, 0, v->y, second * q * q + first * q * (1 - q));
+    return 0;
 }
 
 /* Diagonal of the Hessian of cross entropy: mass p (1 - p), mass = sum w t'. param: 1 - smoothing, smoothing / C, sum of all weights. */
@@ -710,7 +701,7 @@ static double wasserstein(const Vec *v)
 typedef double (*VecLoss)(const Vec *);
 static const VecLoss vec_losses[] = {[LF_MULTI_MARGIN] = multi_margin,
                                      [LF_MULTILABEL_MARGIN] = multilabel_margin,
-                                     [LF_FOCAL] = focal,
+                                     [LF_FOCAL_HESSIAN] = focal_hessian,
                                      [LF_CE_HESSIAN] = cross_entropy_hessian,
                                      [LF_COSINE] = cosine_embedding,
                                      [LF_TRIPLET] = triplet,
@@ -797,11 +788,11 @@ static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
     return loss;
 }
 
-/* How many positions are taken at once: rows one at a time, so that reading goes on beside the arithmetic, but where there is much of it: softmax
- * of rows already loaded is 12 % faster. */
+/* How many positions are taken at once: rows one at a time, so that reading goes on beside the arithmetic; of those that lie
+ * across, what a run holds. */
 static ptrdiff_t vec_fit(const LfVectorJob *j, ptrdiff_t width)
 {
-    int across = j->op == LF_FOCAL && !j->grad[0].data;
+    int across = 0;
     for (int q = 0; j->ndim && q < LF_VECTORS; q++) {
         const LfArray *x = &j->in[q], *g = &j->grad[q];
         across |= x->data && vec_across(j, x->dtype, j->inc[q], x->stride[j->ndim - 1], 2);
@@ -836,7 +827,7 @@ void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
             if (bad >= 0)
                 j->bad[b] = j->bad[b] < 0 ? (i + p) * (j->c ? j->c : 1) + bad : j->bad[b];
             else {
-                mass += counts ? j->weighted_mean ? v.w : 1 : 0;
+                mass += counts;
                 sum += j->labels_only ? 0 : vec_position(&v, b, i + p, counts);
             }
         }

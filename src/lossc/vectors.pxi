@@ -1,7 +1,7 @@
 # Losses between whole vectors: one or more axes make the vector, every other axis is a position.
 
 VECTOR_LOSSES = {
-    "multi_margin": LF_MULTI_MARGIN, "multilabel_margin": LF_MULTILABEL_MARGIN, "focal": LF_FOCAL, "cross_entropy_hessian": LF_CE_HESSIAN,
+    "multi_margin": LF_MULTI_MARGIN, "multilabel_margin": LF_MULTILABEL_MARGIN,
     "cosine_embedding": LF_COSINE, "triplet": LF_TRIPLET, "dice": LF_DICE, "wasserstein": LF_WASSERSTEIN,
 }
 
@@ -68,22 +68,18 @@ cdef class VectorLoss:
     args : names of the vectors, all of one shape
     label : 'class', 'classes' (a list up to a -1), 'sign', or None
     limits : (name, least, largest, what was expected) of each number
-    weighted_mean : the mean divides by the labels' class weights
-    hessian : the kernel writes the diagonal of the Hessian by its one vector
     """
     cdef int op, inputs, params
     cdef readonly str name
     cdef readonly tuple args
     cdef str label
     cdef tuple limits
-    cdef bint weighted_mean, hessian
 
-    def __init__(self, kernel, args, *, label=None, limits=(), weighted_mean=False, hessian=False):
+    def __init__(self, kernel, args, *, label=None, limits=()):
         self.name, self.op, self.args, self.inputs, self.label = kernel, VECTOR_LOSSES[kernel], args, len(args), label
-        self.limits, self.params, self.weighted_mean, self.hessian = limits, len(limits), weighted_mean, hessian
+        self.limits, self.params = limits, len(limits)
 
-    def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=(),
-             object ignore_index=None):
+    def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=()):
         cdef Request request = take_request()
         cdef int mode = reduction_code(reduction), q, d, e = 0, k = 0, ndim
         cdef list arrays = [as_array(v, name) for v, name in zip(vectors, self.args)], grads = []
@@ -130,8 +126,7 @@ cdef class VectorLoss:
             if q < self.inputs:
                 vector_array(&job.in_[q], arrays[q], over, &job.inc[q][0])
         job.weight, job.gw = NULL, NULL
-        job.ignores, job.weighted_mean, job.labels_only = ignore_index is not None, self.weighted_mean, False
-        job.ignore_index = 0 if ignore_index is None else ignored_label(ignore_index)
+        job.ignores = job.labels_only = False
         for d in range(self.params):
             job.param[d] = self.parameter(d, numbers[d])
 
@@ -147,7 +142,7 @@ cdef class VectorLoss:
             am = as_array(where, "where")
             mask_array(&job.where, am, shape)
         if request is not None:
-            if request.hessian and not self.hessian:
+            if request.hessian:
                 raise TypeError(f"f: {self.name} has no Hessian here")
             if request.upstream is not None and mode == 0:
                 au = as_array(request.upstream, "grad_output")
@@ -192,10 +187,6 @@ cdef class VectorLoss:
                 else:
                     raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
                 grads.append(g)
-            if request.hessian:
-                g = gradient_array(request, len(request.names), ax, self.args[0], reads)
-                vector_array(&job.grad[1], g, over, &job.gradc[1][0])
-                grads.append(g)
         merge_positions(&job)
         run_vectors(&job, &totals)
         if totals.bad >= 0:
@@ -208,7 +199,7 @@ cdef class VectorLoss:
         if request is None:
             return result
         if sums is not None:
-            finish_weight_gradient([None, sums], mode == 1 and self.weighted_mean, totals.sum / denominator if denominator != 0 else 0, scale)
+            finish_weight_gradient([None, sums], False, 0, scale)
         return request.outcome(result, tuple(grads))
 
     cdef double parameter(self, int i, object given) except? -1e300:
@@ -251,7 +242,7 @@ def vector_loss(kernel, args, **options):
     return VectorLoss(kernel, args, **options).loss
 
 
-cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax, cnp.ndarray at, object weight, int axis):
+cdef object class_hessian(LfRowJob *rows, int op, cnp.ndarray h, cnp.ndarray ax, cnp.ndarray at, object weight, int axis):
     """Writes the diagonal of the Hessian by the logits of what class_loss computed."""
     cdef LfVectorJob job
     cdef Totals totals
@@ -263,7 +254,7 @@ cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax,
         if d != axis:
             job.shape[e] = cnp.PyArray_DIM(ax, d)
             e += 1
-    job.op, job.wide, job.ndim, job.n, job.cdim, job.c = LF_CE_HESSIAN, rows.wide, e, rows.n, 1, rows.c
+    job.op, job.wide, job.ndim, job.n, job.cdim, job.c = op, rows.wide, e, rows.n, 1, rows.c
     job.cshape[0] = rows.c
     job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
     job.in_[1].data = job.in_[2].data = job.grad[1].data = job.grad[2].data = job.label.data = job.out.data = NULL
@@ -278,8 +269,10 @@ cdef object cross_entropy_hessian(LfRowJob *rows, cnp.ndarray h, cnp.ndarray ax,
     if weight is not None:
         aw = class_weights(weight, job.c, True)
         job.weight, job.param[2] = <double *>cnp.PyArray_DATA(aw), aw.sum()
-    job.ignores, job.ignore_index, job.weighted_mean, job.labels_only = rows.op != LF_CE_PROB, rows.ignore_index, False, False
+    job.ignores, job.ignore_index, job.labels_only = rows.op != LF_CE_PROB, rows.ignore_index, False
     job.param[0], job.param[1], job.scale = 1 - rows.smoothing, rows.smoothing / <double>(job.c if job.c else 1), rows.scale
+    if op == LF_FOCAL_HESSIAN:
+        job.param[0] = rows.gamma
     merge_positions(&job)
     run_vectors(&job, &totals)
     return h
