@@ -1,103 +1,40 @@
-/* Losses between whole vectors: margins over classes, embeddings, focal loss, overlap and transport of histograms; and the Hessian of cross entropy.
+/* Losses between whole vectors beyond those of spans.h: margins over lists of classes, triplets by any norm, and the Hessians of cross entropy and
+ * focal loss.
  *
  * A first pass over a position's vectors for the sums that make the value, a second for the gradients. Arithmetic is double and each result is rounded
  * once, so float results are within an ulp of exact wherever the loss itself is well-conditioned (exponentials of floats are short: 2^-29).
  * Hand: vectors lie in `hand` as double, padded to whole steps; their gradients take their place. Positions that lie side by side come as a group; a
  * vector longer than LF_RUN passes through in runs, once for each pass.
- * Direct: values alone of contiguous floats are summed where they lie by the losses that do little else (LF_PLAIN).
  * Order: a run is summed in LF_STEP lanes, padding adding 0, runs in order: the same bits for any thread count and layout.
  */
 
-#define LF_STEP (LF_LANES / 2)
 #define LF_PADDED(n) (((n) + LF_STEP - 1) & -(ptrdiff_t)LF_STEP)
 
 typedef struct {
     const LfVectorJob *j;
-    int whole;                     /* x holds whole vectors */
-    double *x[LF_VECTORS];         /* vectors, or a run of them, in hand */
-    const lf_f32_u *f[LF_VECTORS]; /* direct: the vectors, in place of x */
-    int direct;
+    int whole;                                 /* x holds whole vectors */
+    double *x[LF_VECTORS];                     /* vectors, or a run of them, in hand */
     ptrdiff_t at[LF_VECTORS], out[LF_VECTORS]; /* byte offsets of the position in in[] and grad[] */
     ptrdiff_t label;                           /* and in label */
     int64_t y;                                 /* class index */
-    double sign;                               /* or +-1 */
     double w, k;                               /* class weight; factor of the gradients, without it */
 } Vec;
 
 /* for each element e of n, and of the padding */
 #define LF_EACH(n) _Pragma("omp simd") for (ptrdiff_t e = 0; e < LF_PADDED(n); e++)
 
-/* s += sum of a, t += sum of b over e = 0 .. n - 1; over the padding too both must be 0 */
-#define LF_SUM2(s, t, n, a, b)                                                                                                                       \
+/* s += sum of a over e = 0 .. n - 1; over the padding too it must be 0 */
+#define LF_SUM(s, n, a)                                                                                                                              \
     {                                                                                                                                                \
-        double s_[LF_STEP] = {0}, t_[LF_STEP] = {0};                                                                                                 \
+        double s_[LF_STEP] = {0};                                                                                                                    \
         for (ptrdiff_t i_ = 0; i_ < (n); i_ += LF_STEP)                                                                                              \
             _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
             {                                                                                                                                        \
                 const ptrdiff_t e = i_ + l_;                                                                                                         \
-                s_[l_] += (a), t_[l_] += (b);                                                                                                        \
+                s_[l_] += (a);                                                                                                                       \
             }                                                                                                                                        \
-        s += lf_half_lane_sum(s_), t += lf_half_lane_sum(t_);                                                                                        \
+        s += lf_half_lane_sum(s_);                                                                                                                   \
     }
-#define LF_SUM(s, n, a)                                                                                                                              \
-    {                                                                                                                                                \
-        double none_ = 0;                                                                                                                            \
-        LF_SUM2(s, none_, n, a, 0)                                                                                                                   \
-    }
-
-static const uint64_t vec_counts[2 * LF_STEP] = {[LF_STEP... 2 * LF_STEP - 1] = ~(uint64_t)0};
-
-/* The same without reading beyond n, unless it is less than a step: the last step goes back, and what it sees again counts as 0 (by bits of a
- * table: a selection would leave the loop scalar). */
-#define LF_PLAIN2(s, t, n, a, b)                                                                                                                     \
-    {                                                                                                                                                \
-        double s_[LF_STEP] = {0}, t_[LF_STEP] = {0};                                                                                                 \
-        ptrdiff_t i_ = 0;                                                                                                                            \
-        for (; i_ + LF_STEP <= (n); i_ += LF_STEP)                                                                                                   \
-            _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
-            {                                                                                                                                        \
-                const ptrdiff_t e = i_ + l_;                                                                                                         \
-                s_[l_] += (a), t_[l_] += (b);                                                                                                        \
-            }                                                                                                                                        \
-        if (i_ < (n)) {                                                                                                                              \
-            const ptrdiff_t again_ = (n) < LF_STEP ? 0 : i_ + LF_STEP - (n);                                                                         \
-            const uint64_t *counts_ = vec_counts + LF_STEP - again_;                                                                                 \
-            _Pragma("omp simd") for (int l_ = 0; l_ < LF_STEP; l_++)                                                                                 \
-            {                                                                                                                                        \
-                const ptrdiff_t e = i_ - again_ + l_;                                                                                                \
-                s_[l_] += lf_real_f64(lf_bits_f64(a) & counts_[l_]), t_[l_] += lf_real_f64(lf_bits_f64(b) & counts_[l_]);                            \
-            }                                                                                                                                        \
-        }                                                                                                                                            \
-        s += lf_half_lane_sum(s_), t += lf_half_lane_sum(t_);                                                                                        \
-    }
-#define LF_PLAIN(s, n, a)                                                                                                                            \
-    {                                                                                                                                                \
-        double none_ = 0;                                                                                                                            \
-        LF_PLAIN2(s, none_, n, a, 0)                                                                                                                 \
-    }
-
-/* for each run of c .. c + n classes */
-#define LF_RUNS for (ptrdiff_t c = 0, n; n = j->c - c < LF_RUN ? j->c - c : LF_RUN, c < j->c; c += LF_RUN)
-
-/* Classes c .. c + n of the vector at p to or from buf. */
-static void vec_move(const LfVectorJob *j, char *p, int dtype, const ptrdiff_t *stride, ptrdiff_t c, ptrdiff_t n, double *buf, int put)
-{
-    const int last = j->cdim - 1;
-    while (n) {
-        ptrdiff_t i = c, off = 0;
-        for (int d = last; d > 0; d--) {
-            off += i % j->cshape[d] * stride[d];
-            i /= j->cshape[d];
-        }
-        off += i * stride[0];
-        const ptrdiff_t room = last ? j->cshape[last] - c % j->cshape[last] : n, run = n < room ? n : room;
-        if (put)
-            lf_store_f64(p + off, dtype, stride[last], buf, run, 0);
-        else
-            lf_load_f64(buf, p + off, dtype, stride[last], run);
-        n -= run, c += run, buf += run;
-    }
-}
 
 /* The vectors' padding: no sum, maximum or distance sees it. */
 static double vec_padding(const LfVectorJob *j, int q)
@@ -147,7 +84,7 @@ static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count
             }
         }
     for (; count > 0; count--, p += step, x += width) {
-        vec_move(j, (char *)p, dtype, stride, 0, j->c, x, 0);
+        vec_move_f64(j, (char *)p, dtype, stride, 0, j->c, x, 0);
         vec_pad(x, j->c, pad);
     }
 }
@@ -164,14 +101,14 @@ static void vec_store(const LfVectorJob *j, int q, char *p, ptrdiff_t count, ptr
             lf_store_f64(p + c * stride[0], dtype, step, part + c * count, count, 0);
     } else
         for (; count > 0; count--, p += step, x += width)
-            vec_move(j, p, dtype, stride, 0, j->c, x, 1);
+            vec_move_f64(j, p, dtype, stride, 0, j->c, x, 1);
 }
 
 static double *vec_in(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n)
 {
     const LfVectorJob *j = v->j;
     if (!v->whole) {
-        vec_move(j, j->in[q].data + v->at[q], j->in[q].dtype, j->inc[q], c, n, v->x[q], 0);
+        vec_move_f64(j, j->in[q].data + v->at[q], j->in[q].dtype, j->inc[q], c, n, v->x[q], 0);
         vec_pad(v->x[q], n, vec_padding(j, q));
     }
     return v->x[q];
@@ -182,7 +119,7 @@ static void vec_out(const Vec *v, int q, ptrdiff_t c, ptrdiff_t n)
 {
     const LfVectorJob *j = v->j;
     if (!v->whole && j->grad[q].data)
-        vec_move(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, n, v->x[q], 1);
+        vec_move_f64(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, n, v->x[q], 1);
 }
 
 /* One element of the vector, or of its gradient once that is out. */
@@ -191,7 +128,7 @@ static double vec_at(const Vec *v, ptrdiff_t c)
     const LfVectorJob *j = v->j;
     double x = v->x[0][v->whole ? c : 0];
     if (!v->whole)
-        vec_move(j, j->in[0].data + v->at[0], j->in[0].dtype, j->inc[0], c, 1, &x, 0);
+        vec_move_f64(j, j->in[0].data + v->at[0], j->in[0].dtype, j->inc[0], c, 1, &x, 0);
     return x;
 }
 
@@ -201,52 +138,7 @@ static void vec_put(const Vec *v, int q, ptrdiff_t c, double g)
     if (v->whole)
         v->x[q][c] = g;
     else if (j->grad[q].data)
-        vec_move(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, 1, &g, 1);
-}
-
-static inline double vec_hinge(double h) { return h < 0 ? 0 : h; }
-
-/* ---- multi margin: sum over i != y of max(0, margin - x_y + x_i)^p / C ----------------------------------------------------------------------- */
-
-/* The hinges of a run, 0 for the target; in x. */
-static double *hinges(const Vec *v, double base, ptrdiff_t c, ptrdiff_t n)
-{
-    double *x = vec_in(v, 0, c, n);
-    LF_EACH(n) x[e] = vec_hinge(base + x[e]);
-    vec_pad(x, n, 0);
-    if (v->y >= c && v->y < c + n)
-        x[v->y - c] = 0;
-    return x;
-}
-
-static double multi_margin(const Vec *v)
-{
-    const LfVectorJob *j = v->j;
-    const int square = j->param[0] == 2;
-    const double base = j->param[1] - vec_at(v, v->y), k = v->k * v->w / (double)j->c;
-    double total = 0, active = 0;
-    LF_RUNS
-    {
-        const double *h = hinges(v, base, c, n);
-        if (square)
-            LF_SUM(total, n, h[e] * h[e])
-        else
-            LF_SUM(total, n, h[e])
-    }
-    if (j->grad[0].data) {
-        LF_RUNS
-        {
-            double *h = v->whole ? v->x[0] : hinges(v, base, c, n);
-            if (square)
-                LF_EACH(n) h[e] *= 2 * k;
-            else
-                LF_EACH(n) h[e] = h[e] == 0 ? 0 : k;
-            LF_SUM(active, n, h[e])
-            vec_out(v, 0, c, n);
-        }
-        vec_put(v, 0, v->y, -active);
-    }
-    return total / (double)j->c;
+        vec_move_f64(j, j->grad[q].data + v->out[q], j->grad[q].dtype, j->gradc[q], c, 1, &g, 1);
 }
 
 /* ---- multilabel margin: sum over targets t and others i of max(0, 1 - x_t + x_i) / C ---------------------------------------------------------- */
@@ -307,7 +199,7 @@ static double multilabel_margin(const Vec *v)
                 LF_EACH(n) g[e] += (other[e] != 0) & (base + x[e] > 0) ? k : 0;
         }
         if (j->grad[0].data)
-            vec_move(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], c, n, g, 1);
+            vec_move_f64(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], c, n, g, 1);
     }
     if (j->grad[0].data)
         LF_TARGETS
@@ -324,7 +216,7 @@ static double multilabel_margin(const Vec *v)
             }
             for (ptrdiff_t l = 0; l < m; l++) { /* a class named twice counts twice */
                 double sum;
-                vec_move(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], y[l], 1, &sum, 0);
+                vec_move_f64(j, j->grad[0].data + v->out[0], j->grad[0].dtype, j->gradc[0], y[l], 1, &sum, 0);
                 vec_put(v, 0, y[l], sum - k * active[l]);
             }
         }
@@ -467,44 +359,7 @@ static double cross_entropy_hessian(const Vec *v)
     return 0;
 }
 
-/* ---- embeddings --------------------------------------------------------------------------------------------------------------------------- */
-
-/* cos = ab / sqrt((aa + 1e-12) (bb + 1e-12));  y = 1: 1 - cos,  y = -1: max(0, cos - margin) */
-static double cosine_embedding(const Vec *v)
-{
-    const LfVectorJob *j = v->j;
-    double ab = 0, aa = 0, bb = 0;
-#define PRODUCTS(a, b, n)                                                                                                                            \
-    {                                                                                                                                                \
-        LF_PLAIN(ab, n, (double)a[e] * (double)b[e])                                                                                                 \
-        LF_PLAIN2(aa, bb, n, (double)a[e] * (double)a[e], (double)b[e] * (double)b[e])                                                               \
-    }
-    if (v->direct)
-        PRODUCTS(v->f[0], v->f[1], j->c)
-    else
-        LF_RUNS
-        {
-            const double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
-            PRODUCTS(a, b, n)
-        }
-#undef PRODUCTS
-    aa += 1e-12, bb += 1e-12;
-    const double norm = sqrt(aa) * sqrt(bb), cosine = ab / norm, excess = cosine - j->param[0];
-    if (j->grad[0].data || j->grad[1].data) {
-        const double k = v->sign == 1 ? -v->k : v->sign == -1 && !(excess < 0) ? v->k : 0, kn = k / norm, ka = k * cosine / aa, kb = k * cosine / bb;
-        LF_RUNS
-        {
-            double *a = vec_in(v, 0, c, n), *b = vec_in(v, 1, c, n);
-            LF_EACH(n)
-            {
-                const double x = a[e], y = b[e];
-                a[e] = kn * y - ka * x, b[e] = kn * x - kb * y;
-            }
-            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
-        }
-    }
-    return v->sign == 1 ? 1 - cosine : v->sign == -1 ? vec_hinge(excess) : 0 * cosine;
-}
+/* ---- triplets by a p-norm, p != 2 ------------------------------------------------------------------------------------------------------------- */
 
 /* sum |a - b + eps|^p and its root */
 typedef struct {
@@ -520,24 +375,6 @@ static const double *distance_in(const Vec *v, int first, ptrdiff_t c, ptrdiff_t
     if (first)
         vec_pad(a, n, -v->j->param[2]);
     return a;
-}
-
-static __attribute__((noinline)) double squared_distance(const Vec *v, int first, int second)
-{
-    const LfVectorJob *j = v->j;
-    const double eps = j->param[2];
-    double sum = 0;
-#define SQUARES(a, b, n) LF_PLAIN(sum, n, ((double)a[e] - (double)b[e] + eps) * ((double)a[e] - (double)b[e] + eps))
-    if (v->direct)
-        SQUARES(v->f[first], v->f[second], j->c)
-    else
-        LF_RUNS
-        {
-            const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
-            SQUARES(a, b, n)
-        }
-#undef SQUARES
-    return sum;
 }
 
 static __attribute__((noinline)) double power_distance(const Vec *v, int first, int second)
@@ -558,15 +395,15 @@ static __attribute__((noinline)) double power_distance(const Vec *v, int first, 
 
 static Distance distance(const Vec *v, int first, int second)
 {
-    const double p = v->j->param[1], sum = (p == 2 ? squared_distance : power_distance)(v, first, second);
-    return (Distance){sum, p == 2 ? sqrt(sum) : p == 1 || sum == 0 ? sum : lf_pow_f64(sum, 1 / p)};
+    const double p = v->j->param[1], sum = power_distance(v, first, second);
+    return (Distance){sum, p == 1 || sum == 0 ? sum : lf_pow_f64(sum, 1 / p)};
 }
 
 /* k dD/d|x| over |x|^(p - 1) */
 static double distance_factor(const Vec *v, Distance d, double k)
 {
     const double p = v->j->param[1];
-    return k == 0 || d.root == 0 ? 0 : k * (p == 2 ? 1 / d.root : p == 1 ? 1 : d.root / d.sum);
+    return k == 0 || d.root == 0 ? 0 : k * (p == 1 ? 1 : d.root / d.sum);
 }
 
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)) */
@@ -580,145 +417,29 @@ static double triplet(const Vec *v)
         const double k = h < 0 ? 0 : v->k, part = !swap || far.root < other.root ? 1 : far.root == other.root ? 0.5 : 0;
         const double kap = distance_factor(v, near, k), kan = distance_factor(v, far, -k * part), kpn = distance_factor(v, other, -k * (1 - part));
         const double power = j->param[1] - 1, eps = j->param[2];
-#define SLOPES(slope)                                                                                                                                \
-    LF_EACH(n)                                                                                                                                       \
-    {                                                                                                                                                \
-        const double ap = x[e] - y[e] + eps, an = x[e] - z[e] + eps, pn = y[e] - z[e] + eps;                                                         \
-        const double gap = kap == 0 ? 0 : kap * slope(ap), gan = kan == 0 ? 0 : kan * slope(an), gpn = kpn == 0 ? 0 : kpn * slope(pn);               \
-        x[e] = gap + gan, y[e] = gpn - gap, z[e] = -(gan + gpn);                                                                                     \
-    }
-#define EUCLIDEAN(d) (d)
-#define GENERAL(d) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d), power), d))
+#define SLOPE(d) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d), power), d))
         LF_RUNS
         {
             double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
-            if (power == 1)
-                SLOPES(EUCLIDEAN)
-            else
-                SLOPES(GENERAL)
+            LF_EACH(n)
+            {
+                const double ap = x[e] - y[e] + eps, an = x[e] - z[e] + eps, pn = y[e] - z[e] + eps;
+                const double gap = kap == 0 ? 0 : kap * SLOPE(ap), gan = kan == 0 ? 0 : kan * SLOPE(an), gpn = kpn == 0 ? 0 : kpn * SLOPE(pn);
+                x[e] = gap + gan, y[e] = gpn - gap, z[e] = -(gan + gpn);
+            }
             for (int q = 0; q < 3; q++)
                 vec_out(v, q, c, n);
         }
-#undef SLOPES
-#undef EUCLIDEAN
-#undef GENERAL
+#undef SLOPE
     }
     return vec_hinge(h);
-}
-
-/* ---- histograms and masks ------------------------------------------------------------------------------------------------------------------ */
-
-/* 1 - (2 sum x t + smooth) / (sum x + sum t + smooth) */
-static double dice(const Vec *v)
-{
-    const LfVectorJob *j = v->j;
-    double both = 0, each = 0;
-#define OVERLAP(x, t, n) LF_PLAIN2(both, each, n, (double)x[e] * (double)t[e], (double)x[e] + (double)t[e])
-    if (v->direct)
-        OVERLAP(v->f[0], v->f[1], j->c)
-    else
-        LF_RUNS
-        {
-            const double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
-            OVERLAP(x, t, n)
-        }
-#undef OVERLAP
-    const double below = each + j->param[0], above = 2 * both + j->param[0], k = v->k / below, less = above / below;
-    if (j->grad[0].data || j->grad[1].data)
-        LF_RUNS
-        {
-            double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
-            LF_EACH(n)
-            {
-                const double gx = k * (less - 2 * t[e]);
-                t[e] = k * (less - 2 * x[e]), x[e] = gx;
-            }
-            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
-        }
-    return (each - 2 * both) / below;
-}
-
-/* x[e] += x[0] + ... + x[e - 1] + before; returns the last */
-static double running_sum(double *x, ptrdiff_t n, double before)
-{
-    double sum = before;
-#pragma omp simd reduction(inscan, + : sum)
-    for (ptrdiff_t e = 0; e < LF_PADDED(n); e++) {
-        sum += x[e];
-#pragma omp scan inclusive(sum)
-        x[e] = sum;
-    }
-    return sum;
-}
-
-static inline double vec_sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
-
-/* What has been carried past each of a run's elements, the sum up to it of x - t, nothing past the last; in x. */
-static double *carried(const Vec *v, ptrdiff_t c, ptrdiff_t n, double *before)
-{
-    double *x = vec_in(v, 0, c, n), *t = vec_in(v, 1, c, n);
-    LF_EACH(n) x[e] -= t[e];
-    *before = running_sum(x, n, *before);
-    for (ptrdiff_t e = v->j->c - 1 - c; e < LF_PADDED(n); e++)
-        x[e] = 0;
-    return x;
-}
-
-/* spacing times sum over all but the last i of |sum up to i of (x - t)|: the work of carrying x to t */
-static double wasserstein(const Vec *v)
-{
-    const LfVectorJob *j = v->j;
-    const int gradient = j->grad[0].data || j->grad[1].data;
-    double total = 0, signs = 0, sum = 0, before = 0;
-    LF_RUNS
-    {
-        const double *x = carried(v, c, n, &sum);
-        LF_SUM(total, n, fabs(x[e]))
-        if (gradient)
-            LF_SUM(signs, n, vec_sign(x[e]))
-    }
-    if (gradient) {
-        const double k = v->k * j->param[0];
-        sum = 0;
-        LF_RUNS
-        {
-            double *x = v->whole ? v->x[0] : carried(v, c, n, &sum), *t = v->x[1];
-            LF_EACH(n) x[e] = t[e] = vec_sign(x[e]);
-            before = running_sum(t, n, before);
-            LF_EACH(n)
-            {
-                const double g = k * (signs - t[e] + x[e]);
-                x[e] = g, t[e] = -g;
-            }
-            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
-        }
-    }
-    return j->param[0] * total;
 }
 
 /* ---- blocks --------------------------------------------------------------------------------------------------------------------------------- */
 
 typedef double (*VecLoss)(const Vec *);
-static const VecLoss vec_losses[] = {[LF_MULTI_MARGIN] = multi_margin,
-                                     [LF_MULTILABEL_MARGIN] = multilabel_margin,
-                                     [LF_FOCAL_HESSIAN] = focal_hessian,
-                                     [LF_CE_HESSIAN] = cross_entropy_hessian,
-                                     [LF_COSINE] = cosine_embedding,
-                                     [LF_TRIPLET] = triplet,
-                                     [LF_DICE] = dice,
-                                     [LF_WASSERSTEIN] = wasserstein};
-
-static ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
-{
-    ptrdiff_t p = 0;
-    if (!a->data || !j->ndim)
-        return 0;
-    for (int d = j->ndim - 1; d > 0; d--) {
-        p += i % j->shape[d] * a->stride[d];
-        i /= j->shape[d];
-    }
-    return p + i * a->stride[0];
-}
+static const VecLoss vec_losses[] = {
+    [LF_MULTILABEL_MARGIN] = multilabel_margin, [LF_FOCAL_HESSIAN] = focal_hessian, [LF_CE_HESSIAN] = cross_entropy_hessian, [LF_TRIPLET] = triplet};
 
 /* A position that does not count: zero gradients. */
 static void vec_clear(const Vec *v)
@@ -743,10 +464,6 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
     v->label = vec_offset(j, &j->label, i);
     if (j->op == LF_MULTILABEL_MARGIN)
         return multilabel_bad(v);
-    if (j->op == LF_COSINE) {
-        lf_load_f64(&v->sign, j->label.data + v->label, j->label.dtype, 0, 1);
-        return -1;
-    }
     lf_load_labels(&v->y, j->label.data + v->label, j->label.dtype, 0, 1);
     *counts = !j->ignores || v->y != j->ignore_index;
     if (*counts && (v->y < 0 || v->y >= j->c))
@@ -755,18 +472,8 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
     return -1;
 }
 
-static int vec_direct(const LfVectorJob *j)
-{
-    int direct = (j->op == LF_COSINE || j->op == LF_DICE || (j->op == LF_TRIPLET && j->param[1] == 2)) && j->cdim == 1 && j->c >= LF_STEP;
-    for (int q = 0; q < LF_VECTORS; q++) {
-        const int plain = j->in[q].dtype == LF_F32 && j->inc[q][0] == sizeof(float);
-        direct = direct && !j->grad[q].data && (plain || !j->in[q].data);
-    }
-    return direct;
-}
-
 /* Loss of position i, times its weight; its gradients are left in x where vectors are whole. */
-static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
+static double vec_position(Vec *v, ptrdiff_t i, int counts)
 {
     const LfVectorJob *j = v->j;
     double loss = 0;
@@ -779,8 +486,6 @@ static double vec_position(Vec *v, ptrdiff_t b, ptrdiff_t i, int counts)
     if (counts) {
         const double value = vec_losses[j->op](v);
         loss = v->w == 0 ? 0 : v->w * value;
-        if (j->gw)
-            j->gw[b * j->c + v->y] += v->k * value, j->gw_mass[b * j->c + v->y] += 1;
     } else
         vec_clear(v);
     if (j->out.data)
@@ -801,21 +506,20 @@ static ptrdiff_t vec_fit(const LfVectorJob *j, ptrdiff_t width)
     return across && width ? LF_RUN / width : 1;
 }
 
-void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
+static void vec_block(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     const ptrdiff_t last = j->ndim ? j->shape[j->ndim - 1] : 1, width = LF_PADDED(j->c);
-    const int direct = vec_direct(j), whole = !direct && j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
+    const int whole = j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
     const ptrdiff_t fit = whole ? vec_fit(j, width) : 1;
     double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
     j->bad[b] = -1;
     for (ptrdiff_t i = start, count; i < end; i += count) {
         const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
         count = left < fit ? left : fit;
-        Vec v = {.j = j, .whole = whole, .direct = direct};
+        Vec v = {.j = j, .whole = whole};
         for (int q = 0; q < LF_VECTORS; q++) {
             v.at[q] = vec_offset(j, &j->in[q], i), v.out[q] = vec_offset(j, &j->grad[q], i);
-            v.f[q] = (const void *)(j->in[q].data + v.at[q]);
             if (whole && j->in[q].data && !j->labels_only)
                 vec_load(j, q, j->in[q].data + v.at[q], count, room > count, width, hand[q]);
         }
@@ -828,7 +532,7 @@ void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
                 j->bad[b] = j->bad[b] < 0 ? (i + p) * (j->c ? j->c : 1) + bad : j->bad[b];
             else {
                 mass += counts;
-                sum += j->labels_only ? 0 : vec_position(&v, b, i + p, counts);
+                sum += j->labels_only ? 0 : vec_position(&v, i + p, counts);
             }
         }
         for (int q = 0; q < LF_VECTORS; q++)
