@@ -254,3 +254,31 @@ def test_small_upstream_gradients_lose_no_digits(isa, name, classes):
         counts = np.abs(want) > 1e-35
         assert counts.any()
         assert np.abs(got[counts] / want[counts] - 1).max() < 1e-5
+
+
+LINEAR = next(param.values[0] for param in EVERY_CASE if param.id == "linear_cross_entropy")
+PARTS = {"rows": {"_LOGITS": 720, "_LEAST": 7, "_TILE": 1200}, "tiles": {"_LOGITS": 0, "_LEAST": 7, "_TILE": 1200, "_ROWS": 5, "_COLUMNS": 4}}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("option", range(len(LINEAR.options)))
+def test_linear_cross_entropy_in_parts(isa, monkeypatch, option, parts, dtype):
+    """However the logits are cut: values and every gradient, also where hidden vectors that do not count hold NaN."""
+    (hidden, *rest), keywords = draw(LINEAR, option, (16, 10, 33), dtype)
+    where = np.arange(16) % 5 != 3
+    hidden = np.where(where[:, None], hidden, np.nan).astype(hidden.dtype)
+    names = wanted(LINEAR, option, (16, 10, 33))
+    near, ulp = (1e-13, 1e-13) if dtype == "float64" else (1e-5, 2.0**-7)
+    for reduction in LINEAR.reductions:
+        more = {**keywords, "where": where, "reduction": reduction, "grad_output": upstream(LINEAR, where if reduction == "none" else 0.0)}
+        value, grads = gradients(LINEAR, (hidden, *rest), names=names, keywords=more)
+        with monkeypatch.context() as patch:
+            for name, number in PARTS[parts].items():
+                patch.setattr(lf._linear, name, number)
+            alone = call(LINEAR, (hidden, *rest), {k: v for k, v in more.items() if k != "grad_output"})
+            again, other = gradients(LINEAR, (hidden, *rest), names=names, keywords=more)
+        assert bits(alone) == bits(again)
+        np.testing.assert_allclose(again, value, rtol=near, atol=near)
+        for name in names:
+            np.testing.assert_allclose(other[name].astype(float), grads[name].astype(float), rtol=ulp, atol=near, err_msg=name)

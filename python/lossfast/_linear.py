@@ -1,16 +1,17 @@
 """Cross entropy of a linear layer's outputs that are never stored as a whole."""
 
+import math
+
 import numpy as np
 
 from lossfast import _core
 
 __all__ = ["linear_cross_entropy"]
 
-# A tile of logits is _ROWS x _COLUMNS. With tiles of the weights, of the hidden vectors and of their gradients, 64 MB are not reached for vectors of
-# 1024 numbers; wider ones get fewer columns.
-_ROWS, _COLUMNS = 1024, 2048
-_TILE_NUMBERS = 2 << 20
-_PART = 128  # rows of a tile at a time, where NumPy works in float64
+# BLAS is given some hidden vectors and, of the weights, a tile of _TILE bytes at a time. Where _LEAST vectors, or all, have logits of up to _LOGITS
+# bytes, rows of logits are whole; longer ones come in tiles of _ROWS x _COLUMNS. With all else, less than 64 MB.
+_TILE, _LOGITS, _LEAST, _ROWS, _COLUMNS = 8 << 20, 32 << 20, 256, 1024, 2048
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def linear_cross_entropy(
@@ -20,7 +21,8 @@ def linear_cross_entropy(
 
     .. math:: \ell_n = \mathrm{cross\_entropy}(W h_n + b,\; y_n)
 
-    Logits are made one tile of rows and classes at a time by NumPy's BLAS and merged into each row's logsumexp; for gradients they are made again.
+    Logits are made by NumPy's BLAS for some rows at a time, and become their own gradient. Where a few hundred rows of them would not fit into 32 MB
+    they are made a tile at a time, merged into each row's logsumexp and, for gradients, made again.
 
     Parameters
     ----------
@@ -90,39 +92,34 @@ def linear_cross_entropy(
         if bias.shape != (classes,):
             raise ValueError(f"linear_bias: expected shape ({classes},), got {bias.shape}")
     weights = None if weight is None else _core.checked_class_weights(weight, classes)
-    labels, probabilities, wide_target = _core.checked_target(target, shape, classes, ignore_index, where)
-    dtype = np.dtype(np.float64 if wide or wide_matrix or wide_bias or wide_target else np.float32)
-    given = None if weight is None else np.asarray(weight)
-    arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": given, "target": probabilities}
+    rows, labels, mass, probabilities, wide_target = _core.checked_target(target, shape, classes, ignore_index, where, weights)
+    dtype = _FLOAT64 if wide or wide_matrix or wide_bias or wide_target else _FLOAT32
+    arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": None if weight is None else np.asarray(weight)}
+    arrays["target"] = probabilities
     if out is not None and reduction != "none":
         raise ValueError("out: only with reduction='none'")
     if reduction == "none":
         apart = [a for a in (*arrays.values(), target, where) if isinstance(a, np.ndarray)]
         out = _core.checked_out(out, "out", shape, dtype, tuple(apart))
-    upstream, grads = None, {}
+    scale, grads = 1.0, {}
     if request is not None:
-        names, upstream, grad_out, single = request
-        upstream = np.ones(1) if upstream is None else _core.checked_upstream(upstream, shape if reduction == "none" else None)
+        names, scale, grad_out, single = request
+        scale = 1.0 if scale is None else _core.checked_upstream(scale, shape if reduction == "none" else None)
         grads = _gradients(names, grad_out, single, arrays, (out, target, where, request[1]))
+    if reduction == "mean":
+        scale = scale / mass if mass else 0.0
 
-    work = _Tiles(hidden, matrix, bias, weights, labels, probabilities, smoothing, dtype)
-    losses = work.losses()
-    count = work.counted.sum()
-    if reduction == "none":
-        every = np.zeros(labels.size)
-        every[work.rows] = losses
-        out[...] = every.reshape(shape)
-        value = out if out.ndim else out[()]
-    else:
-        total = losses.sum()
-        value = dtype.type(total if reduction == "sum" else total / count if count else np.nan)
+    layer = _Layer(hidden, matrix, bias, weights, rows, labels, probabilities, smoothing, dtype)
+    total = layer.run(out, scale, grads)
+    if reduction == "mean":
+        total = total / mass if mass else np.nan
+    value = dtype.type(total) if reduction != "none" else out if out.ndim else out[()]
     if request is None:
         return value
-
-    k = (np.broadcast_to(upstream, labels.shape) if len(upstream) == 1 else upstream)[work.rows]
-    if reduction == "mean":
-        k = k / count if count else 0 * k
-    work.gradients(k, grads, losses.sum() / count if reduction == "mean" and count else 0.0)
+    if "weight" in grads:
+        by_sum, by_mass = layer.weight_sums
+        by_mass *= scale * total if reduction == "mean" and probabilities is None and mass else 0  # the denominator depends on them too
+        grads["weight"][...] = by_sum - by_mass
     return value, grads[names[0]] if single else tuple(grads[name] for name in names)
 
 
@@ -140,164 +137,175 @@ def _gradients(names, grad_out, single, arrays, others):
     return grads
 
 
-def _for_blas(a, dtype):
-    """Whether BLAS takes a matrix as it lies: rows in C order. Transposed ones would be added up in another order."""
-    size = dtype.itemsize
-    down, across = a.strides
-    return a.dtype == dtype and a.flags.aligned and across == size and down % size == 0 and down >= a.shape[1] * size
+def _logits(x, h, w):
+    """x = h @ w.T; of few long rows BLAS makes the transpose faster: 2 to 2.8 times, of up to 16 rows of 1024 numbers and 1000 classes."""
+    if 1 < len(h) <= 32 and h.shape[1] >= 128:
+        x[...] = (w @ h.T).T
+    else:
+        np.matmul(h, w.T, out=x)
 
 
-class _Tiles:
-    """The rows that count, their labels or probabilities, and what is known of each row's softmax: `state` is m, s, the label's logit, the weighted sum
-    of logits and the sum of weighted probabilities."""
+def _add_product(target, a, b, first):
+    """target = a @ b, or += where it is not the first."""
+    if len(b) == 1:  # where BLAS takes up to four times as long
+        np.multiply(a, b, out=target) if first else np.add(target, a * b, out=target)
+    elif not first:
+        target += a @ b
+    elif target.flags.c_contiguous:
+        np.matmul(a, b, out=target)
+    else:
+        target[...] = a @ b
 
-    def __init__(self, hidden, matrix, bias, weights, labels, probabilities, smoothing, dtype):
-        self.hidden, self.matrix, self.dtype = hidden.reshape(len(labels), hidden.shape[-1]), matrix, dtype
-        self.weights, self.smoothing = weights, smoothing
-        self.bias = None if bias is None else bias.astype(dtype)
+
+def _room(whole, shape, dtype, rows):
+    """Where the rows that count of an array are computed: the array itself, if that serves."""
+    return whole.reshape(shape) if rows is None and whole.dtype == dtype and whole.flags.c_contiguous else np.empty(shape, dtype)
+
+
+def _spread(whole, rows, room):
+    """From there to the array; the other rows become 0."""
+    if rows is not None:
+        whole[...] = 0
+        if len(rows):
+            whole[np.unravel_index(rows, whole.shape[: whole.ndim - room.ndim + 1])] = room
+    elif not np.may_share_memory(whole, room):
+        whole[...] = room.reshape(whole.shape)
+
+
+class _Layer:
+    """The weights, and the hidden vectors that count: those of `rows`, or all for None, with their labels or probabilities."""
+
+    def __init__(self, hidden, matrix, bias, weights, rows, labels, probabilities, smoothing, dtype):
+        self.rows, self.labels, self.smoothing, self.dtype = rows, labels, smoothing, dtype
         self.classes, self.width = matrix.shape
-        self.rows = np.flatnonzero(labels >= 0)
-        self.labels = labels[self.rows]
-        self.probabilities = None if probabilities is None else probabilities.reshape(len(labels), self.classes)
-        self.counted = np.ones(len(self.rows)) if weights is None or probabilities is not None else weights[self.labels]
-        self.every = len(self.rows) == len(labels)
-        self.down = max(min(_ROWS, len(self.rows)), 1)
-        self.across = max(min(_COLUMNS, self.classes, _TILE_NUMBERS // max(self.width, 1)), 1)
-        self.logits = np.empty(self.down * self.across, dtype)
-        self.targets = None if probabilities is None else np.empty_like(self.logits)
-        self.spare = [None, None]
+        self.down = max(_LEAST, _LOGITS // 8 // dtype.itemsize // max(self.classes, self.width, 1))
+        size = dtype.itemsize * max(self.width, 1)
+        few = len(labels) <= self.down or self.classes * size <= _TILE or matrix.dtype == dtype
+        self.whole = few and self.classes * min(self.down, len(labels)) * dtype.itemsize <= _LOGITS
+        self.across = max(min(self.classes if self.whole else _COLUMNS, _TILE // size), 1)
+        positions = math.prod(hidden.shape[:-1])
+        self.hidden = hidden.reshape(positions, self.width)
+        self.probabilities = None if probabilities is None else probabilities.reshape(positions, self.classes)
+        self.matrix = _core.ready(matrix, dtype) if self.across >= self.classes else matrix
+        self.bias = None if bias is None else bias.astype(dtype)
+        self.weights = weights
 
-    def tile_of(self, which, a, index, ready):
-        """Rows of a matrix for BLAS: a view, or a copy in a buffer that is used again."""
-        if ready:
-            return a[index]
-        part = a[index]
-        if self.spare[which] is None:
-            self.spare[which] = np.empty(((self.down, self.across)[which], self.width), self.dtype)
-        buffer = self.spare[which][: len(part)]
-        buffer[...] = part
-        return buffer
+    def run(self, out, scale, grads):
+        """Writes the losses to `out`, unless that is None, and `scale` times the gradients of their sum, which it returns."""
+        n, rows = len(self.labels), self.rows
+        self.scale = scale if rows is None or not isinstance(scale, np.ndarray) else scale[rows]
+        losses = None if out is None else _room(out, (n,), self.dtype, rows)
+        gx, self.gw, gb, gt = (grads.get(name) for name in ("input", "linear_weight", "linear_bias", "target"))
+        self.gx = None if gx is None else _room(gx, (n, self.width), self.dtype, rows)
+        self.sums = self.gw if self.gw is None or self.gw.dtype == self.dtype else np.empty((self.across, self.width), self.dtype)
+        self.gb = None if gb is None else np.zeros(self.classes)
+        if gt is not None and rows is not None:
+            gt[...] = 0
+        self.gt = None if gt is None else gt.reshape(self.probabilities.shape)
+        self.weight_sums = np.zeros((2, self.classes)) if "weight" in grads else None
+        if self.gw is not None and not n:
+            self.gw[...] = 0
+        products = not grads.keys() <= {"weight", "target"}
 
-    def target_of(self, r, c):
-        """A tile of the probabilities, in a buffer that is used again; None where there are labels."""
-        if self.probabilities is None:
-            return None
-        part = self.probabilities[r if self.every else self.rows[r], c]
-        buffer = self.targets[: part.size].reshape(part.shape)
-        buffer[...] = part
-        return buffer
+        if self.whole:
+            total = self.by_rows(self.down, losses, products)
+        else:
+            total = self.by_tiles(losses, products)
+            if grads.keys() & {"weight", "target"}:
+                self.by_rows(_LOGITS // 2 // (self.classes * self.dtype.itemsize) or 1, None, False)
 
-    def products(self):
-        """For each tile of classes and of rows: (classes, rows, W, h, logits without bias); the outer ones change the classes."""
-        matrix_ready, hidden_ready = _for_blas(self.matrix, self.dtype), self.every and _for_blas(self.hidden, self.dtype)
+        for whole, room in ((out, losses), (gx, self.gx)):
+            if room is not None:
+                _spread(whole, rows, room)
+        if gt is not None:
+            _spread(gt, None, self.gt)
+        if gb is not None:
+            gb[...] = self.gb
+        return total
+
+    def parts(self, down):
+        """So many of the rows that count at a time: (which of them, which of all, their hidden vectors)."""
+        for first in range(0, len(self.labels), down):
+            r = slice(first, min(first + down, len(self.labels)))
+            rows = r if self.rows is None else self.rows[r]
+            yield r, rows, _core.ready(self.hidden[rows], self.dtype)
+
+    def tiles(self):
+        """Of the classes: (which, their weights)."""
         for first in range(0, self.classes, self.across):
             c = slice(first, min(first + self.across, self.classes))
-            w = self.tile_of(1, self.matrix, c, matrix_ready)
-            for start in range(0, len(self.rows), self.down):
-                r = slice(start, min(start + self.down, len(self.rows)))
-                h = self.tile_of(0, self.hidden, r if self.every else self.rows[r], hidden_ready)
-                x = self.logits[: len(h) * len(w)].reshape(len(h), len(w))
-                np.matmul(h, w.T, out=x)
-                yield c, r, w, h, x
+            yield c, _core.ready(self.matrix[c], self.dtype)
 
-    def tiles(self, factors=None):
-        """The same with the logits seen by `state`, or with factors turned into their gradient."""
-        for c, r, w, h, x in self.products():
-            bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
-            state, factor = self.state[:, r], None if factors is None else factors[:, r]
-            _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state, factor, self.target_of(r, c), self.classes)
-            yield c, r, w, h, x
+    def by_rows(self, down, losses, products):
+        """Whole rows of logits, which become their gradient if there are products of it; returns the sum of the losses."""
+        total, logits = 0.0, np.empty((min(down, len(self.labels)), self.classes), self.dtype)
+        weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
+        for r, rows, h in self.parts(down):
+            x, gt = logits[: len(h)], None
+            for c, w in self.tiles():
+                _logits(x[:, c], h, w)
+            if self.bias is not None:
+                x += self.bias
+            if self.gt is not None:
+                gt = self.gt[rows]
+            target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
+            scale = self.scale[r] if isinstance(self.scale, np.ndarray) else self.scale
+            loss = None if losses is None else losses[r]
+            total += _core.class_rows(x, target, weights, self.smoothing, scale, loss, products, self.weight_sums, gt)
+            if gt is not None and self.rows is not None:
+                self.gt[rows] = gt
+            for c, w in self.tiles() if products else ():
+                self.add(c, r, w, h, x[:, c])
+        return total
 
-    def losses(self):
-        self.state = np.zeros((5, len(self.rows)))
-        self.state[0], self.state[1] = -np.inf, -1
-        for _ in self.tiles():
+    def by_tiles(self, losses, products):
+        """Tiles of logits, merged into `state`: of each row the maximum m, s, the label's logit, the weighted sum of logits and of probabilities."""
+        total, even, count = self.classes if self.weights is None else self.weights.sum(), self.smoothing / self.classes, len(self.labels)
+        state = np.zeros((5, count))
+        state[0], state[1] = -np.inf, -1
+        for _ in self.products(state, None):
             pass
-        m, s, label, dot, mass = self.state
+        m, s, label, dot, mass = state
+        own = np.full(count, 1 - self.smoothing)
+        if self.weights is not None and self.probabilities is None:
+            own *= self.weights[self.labels]
         with np.errstate(invalid="ignore", divide="ignore"):
             s[(m == -np.inf) | ((m == np.inf) & (s > 0))] = np.nan
-            if self.probabilities is not None:
-                return np.where(mass == 0, 0, mass * (m + np.log1p(s))) - dot
-            self.nll = np.where(label == m, 0, m - label) + np.log1p(s)
-            loss = np.where(self.own() == 0, 0, self.own() * self.nll)
-            if self.smoothing:
-                loss += self.smoothing / self.classes * (self.total() * (m + np.log1p(s)) - dot)
-        return loss
+            if self.probabilities is None:
+                loss = np.where(own == 0, 0, own * (np.where(label == m, 0, m - label) + np.log1p(s)))
+                loss += even * (total * (m + np.log1p(s)) - dot) if even else 0
+                factors = np.stack([own + even * total, own, np.full(count, even)])
+            else:
+                loss = np.where(mass == 0, 0, mass * (m + np.log1p(s))) - dot
+                factors = np.stack([mass, 0 * own, np.ones(count)])
+        if losses is not None:
+            losses[...] = loss
+        if products:
+            for c, r, w, h, g in self.products(state, factors * self.scale):
+                self.add(c, r, w, h, g)
+        return loss.sum()
 
-    def own(self):
-        return (1 - self.smoothing) * self.counted
+    def products(self, state, factors):
+        """For each tile of classes and of rows: (classes, rows, their weights and hidden vectors, logits seen by `state`, or their gradient)."""
+        logits = np.empty(min(_ROWS, len(self.labels)) * self.across, self.dtype)
+        for c, w in self.tiles():
+            bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
+            for r, rows, h in self.parts(_ROWS):
+                x = logits[: len(h) * len(w)].reshape(len(h), len(w))
+                _logits(x, h, w)
+                target = None if self.probabilities is None else _core.ready(self.probabilities[rows, c], self.dtype)
+                factor = None if factors is None else factors[:, r]
+                _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state[:, r], factor, target, self.classes)
+                yield c, r, w, h, x
 
-    def total(self):
-        return self.classes if self.weights is None else self.weights.sum()
-
-    def gradients(self, k, grads, mean):
-        """Writes the gradients asked for; `mean` is the value, where the mean's denominator depends on the class weights too."""
-        for g in grads.values():
-            g[...] = 0
-        if not len(self.rows):
-            return
-        even = self.smoothing / self.classes
-        if self.probabilities is not None and grads.keys() & {"weight", "target"}:
-            self.probability_gradients(k, even, grads.get("weight"), grads.get("target"))
-        elif "weight" in grads:
-            grads["weight"][...] = self.weight_gradient(k, even) - k[0] * mean * np.bincount(self.labels, minlength=self.classes)
-        if grads.keys() <= {"weight", "target"}:
-            return
-        gx, gw, gb = (grads.get(name) for name in ("input", "linear_weight", "linear_bias"))
-        if gx is not None:
-            flat = gx.reshape(self.hidden.shape) if gx.flags.c_contiguous and gx.dtype == self.dtype else np.zeros(self.hidden.shape, self.dtype)
-        if self.probabilities is None:
-            factors = np.stack([k * (self.own() + even * self.total()), k * self.own(), k * even])
-        else:
-            factors = np.stack([k * self.state[4], 0 * k, k])
-        product, summed, column = np.empty((max(self.down, self.across), self.width), self.dtype), None, None
-        for c, r, w, h, g in self.tiles(factors):
-            if gx is not None:
-                flat[r if self.every else self.rows[r]] += np.matmul(g, w, out=product[: len(h)])
-            if gw is not None:
-                if r.start == 0:
-                    summed = np.zeros((len(w), self.width), self.dtype) if summed is None or len(summed) != len(w) else summed
-                    np.matmul(g.T, h, out=summed)
-                else:
-                    summed += np.matmul(g.T, h, out=product[: len(w)])
-                if r.stop == len(self.rows):
-                    gw[c] = summed
-            if gb is not None:
-                column = g.sum(0, dtype=np.float64) + (0 if r.start == 0 else column)
-                gb[c] = column
-        if gx is not None and not np.shares_memory(flat, gx):
-            gx[...] = flat.reshape(gx.shape)
-
-    def probability_gradients(self, k, even, gw, gt):
-        """By class weights, the sum over rows of k t' (-log p), and by probabilities, k w (1 - smoothing) (-log p)."""
-        total, flat = np.zeros(self.classes), None if gt is None else gt.reshape(self.probabilities.shape)
-        (m, s), mix = self.state[:2], 1 - self.smoothing
-        for c, r, _, _, x in self.products():
-            t, bias, weight = self.target_of(r, c), 0 if self.bias is None else self.bias[c], 1 if self.weights is None else self.weights[c]
-            for i in range(0, len(x), _PART):  # in parts, being float64
-                part = slice(r.start + i, min(r.start + i + _PART, r.stop))
-                nll = (m[part, None] - (x[i : i + _PART] + bias)) + np.log1p(s[part, None])
-                if gw is not None:
-                    mixed = mix * t[i : i + _PART] + even
-                    total[c] += k[part] @ np.where(mixed == 0, 0, mixed * nll)
-                if gt is not None:
-                    flat[part if self.every else self.rows[part], c] = mix * k[part, None] * weight * nll
-        if gw is not None:
-            gw[...] = total
-        if gt is not None and not np.shares_memory(flat, gt):
-            gt[...] = flat.reshape(gt.shape)
-
-    def weight_gradient(self, k, even):
-        """sum over rows of k t' (-log p), for each class."""
-        gradient = np.bincount(self.labels, (1 - self.smoothing) * k * self.nll, self.classes)
-        if even:
-            m, s = self.state[:2]
-            mixed = np.zeros(self.width, np.float64)
-            for start in range(0, len(self.rows), self.down):
-                r = slice(start, start + self.down)
-                mixed += k[r] @ self.tile_of(0, self.hidden, r if self.every else self.rows[r], False)
-            for first in range(0, self.classes, self.across):
-                c = slice(first, first + self.across)
-                gradient[c] -= even * (self.tile_of(1, self.matrix, c, False) @ mixed)
-            gradient += even * ((k * (m + np.log1p(s))).sum() - (0 if self.bias is None else self.bias * k.sum()))
-        return gradient
+    def add(self, c, r, w, h, g):
+        """Adds the share of logits' gradient to the gradients by hidden vectors, weights and bias."""
+        if self.gx is not None:
+            _add_product(self.gx[r], g, w, c.start == 0)
+        if self.gw is not None:
+            sums = self.gw[c] if self.sums is self.gw else self.sums[: len(w)]
+            _add_product(sums, g.T, h, r.start == 0)
+            if self.sums is not self.gw and r.stop == len(self.labels):
+                self.gw[c] = sums
+        if self.gb is not None:
+            self.gb[c] += g.sum(0, dtype=np.float64)

@@ -251,6 +251,11 @@ cdef inline cnp.ndarray fresh(int ndim, cnp.npy_intp *shape, bint wide):
     return cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
 
 
+cdef inline cnp.ndarray contiguous(cnp.ndarray a, int num):
+    """The array in C order, aligned and of another dtype; copied only if it is not."""
+    return cnp.PyArray_FROM_OTF(a, num, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_FORCECAST)
+
+
 cdef inline cnp.dtype result_dtype(bint wide):
     return float64_dtype if wide else float32_dtype
 

@@ -1015,6 +1015,8 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
+            if (gw)
+                NAME(rows_weight_grad)(j, r, gw, gw_mass);
             NAME(tile_emit)(j, r, x, ld, stays, e, spread || upstream ? u : NULL);
         }
     } else {
@@ -1028,12 +1030,12 @@ static void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *strip, ptrdiff
         NAME(rows_finish)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
+            if (gw)
+                NAME(rows_weight_grad)(j, r, gw, gw_mass);
             for (ptrdiff_t l = 0; l < r->n; l++)
                 NAME(row_emit)(j, r, l, keep ? room + l * keep : NULL);
         }
     }
-    if (gw)
-        NAME(rows_weight_grad)(j, r, gw, gw_mass);
     if (j->out.data && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)
         NAME(rows_out)(j, r);
 }

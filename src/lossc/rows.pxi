@@ -9,7 +9,7 @@ cdef void row_block(const LfRowJob *job, bint labels_only, Py_ssize_t b) noexcep
 
 cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t blocks, int threads) noexcept nogil:
     cdef Py_ssize_t b
-    if threads == 1:
+    if threads <= 1:
         for b in range(blocks):
             row_block(job, labels_only, b)
     else:
@@ -17,8 +17,8 @@ cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t block
             row_block(job, labels_only, b)
 
 
-cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
-    """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position."""
+cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
+    """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position. On one of `share` threads."""
     cdef Py_ssize_t rows = job.rows, blocks
     cdef double here[96]
     cdef void *memory = <void *>here
@@ -31,7 +31,7 @@ cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only) except -1:
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2))
+        run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2) // share)
     add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
@@ -44,10 +44,10 @@ cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
 cdef Py_ssize_t rows_per_block(Py_ssize_t n, Py_ssize_t c, bint few) noexcept:
-    """Whole tiles for small C, no more than a strip holds; `few`: at most 16 blocks, each of which holds sums by class."""
+    """Whole tiles for small C, no more than a strip holds; `few`: at most 16 blocks, or 4, each of which holds sums by class."""
     cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1)
     if few:
-        rows = (n + 15) // 16
+        rows = (n + 15) // 16 if c <= 32768 else (n + 3) // 4
     if c <= LF_SMALL_C:
         rows = (rows + LF_W - 1) // LF_W * LF_W if few else rows // LF_W * LF_W
     return rows if rows > 0 else 1
@@ -73,7 +73,7 @@ cdef int class_axis(object axis, int ndim, int default) except -1:
 
 
 cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssize_t *class_stride):
-    """Strides of positions and of the class axis."""
+    """Strides of positions and of the class axis, if there is one."""
     cdef int d, e = 0
     v.data, v.dtype = <char *>cnp.PyArray_DATA(a), code
     for d in range(cnp.PyArray_NDIM(a)):
@@ -84,7 +84,8 @@ cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssi
             e += 1
 
 
-cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis) except -1:
+cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis, cnp.ndarray at=None) except -1:
+    """A job of `ax` and of `at`, class probabilities or indices."""
     cdef int d, e = 0
     job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw = op, 0, 0, 1, 0, NULL, NULL
     job.ignore_index = -100
@@ -101,6 +102,10 @@ cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis) ex
     if <double>job.n * <double>job.c > <double>(sys.maxsize // 8):
         raise ValueError(f"input: shape {shape_of(ax)} has more elements than can be addressed")
     row_array(&job.x, ax, code, axis, &job.xc[0])
+    if op == LF_CE_PROB:
+        row_array(&job.t, at, dtype_code(at), axis, &job.tc[0])
+    elif at is not None:
+        row_array(&job.t, at, dtype_code(at), -1, NULL)
     return 0
 
 
@@ -140,7 +145,7 @@ cdef cnp.ndarray class_weights(object weight, Py_ssize_t c, bint wide):
         raise TypeError("weight: expected numbers, got dtype bool")
     if w.ndim != 1 or cnp.PyArray_DIM(w, 0) != c:
         raise ValueError(f"weight: expected one number for each of {c} classes, shape ({c},), got shape {shape_of(w)}")
-    return np.require(w, np.float64 if wide else np.float32, ["C", "A"])
+    return contiguous(w, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32)
 
 
 cdef object bad_label(Py_ssize_t position, cnp.ndarray target, tuple shape, Py_ssize_t c):
@@ -202,18 +207,13 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         raise TypeError("target: expected integer class indices, got dtype bool")
     wide = wide or (probabilities and tcode == LF_F64)
 
-    open_rows(&job, LF_NLL if nll else LF_CE_PROB if probabilities else LF_CE_INDEX, ax, code, ax_axis)
+    open_rows(&job, LF_NLL if nll else LF_CE_PROB if probabilities else LF_CE_INDEX, ax, code, ax_axis, at)
     job.wide, job.smoothing = wide, smoothing
     job.gamma = focal_exponent(gamma)
     job.ignore_index = ignored_label(ignore_index)
     if probabilities:
         if job.ignore_index >= 0:
             raise ValueError(f"ignore_index: has no meaning for class probabilities, got {ignore_index}")
-        row_array(&job.t, at, tcode, ax_axis, &job.tc[0])
-    else:
-        job.t.data, job.t.dtype = <char *>cnp.PyArray_DATA(at), tcode
-        for d in range(job.ndim):
-            job.t.stride[d] = cnp.PyArray_STRIDE(at, d)
     if weight is not None:
         aw = class_weights(weight, job.c, wide)
         job.weight = cnp.PyArray_DATA(aw)

@@ -278,7 +278,11 @@ cdef object class_hessian(LfRowJob *rows, int op, cnp.ndarray h, cnp.ndarray ax,
     return h
 
 
-# ---- tiles of logits -----------------------------------------------------------------------------------------------------------------------
+# ---- logits of linear_cross_entropy -------------------------------------------------------------------------------------------------------
+
+# A few threads only: idle ones of OpenMP spin for a while and take the processors from BLAS's, which is where the time goes.
+cdef int LINEAR_SHARE = 4
+
 
 cdef void tile_row(const LfTileJob *job, bint gradient, Py_ssize_t row) noexcept nogil:
     if gradient:
@@ -317,9 +321,39 @@ def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray lab
     if factors is not None:
         s, step = <char *>cnp.PyArray_DATA(factors), cnp.PyArray_STRIDE(factors, 0)
         job.kmass, job.kown, job.keven = <double *>s, <double *>(s + step), <double *>(s + 2 * step)
-    # A few threads only: idle ones of OpenMP spin for a while and take the processors from BLAS's, which is where the time goes.
     with nogil:
-        run_tile(&job, factors is not None, rows, threads_for(rows, 2) // 4)
+        run_tile(&job, factors is not None, rows, threads_for(rows, 2) // LINEAR_SHARE)
+
+
+def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smoothing, object scale, cnp.ndarray out, bint gradient,
+               cnp.ndarray weight_sums, cnp.ndarray target_gradient):
+    """For linear_cross_entropy, which owns all arrays: the sum of the losses of a matrix of logits, which are also written to `out`. With `gradient`
+    logits become their gradient; those by class weights are added to `weight_sums` (2, classes): of the sum, and of the mean's denominator."""
+    cdef LfRowJob job
+    cdef Totals totals
+    cdef cnp.ndarray sums
+    open_rows(&job, LF_CE_PROB if target.ndim == 2 else LF_CE_INDEX, x, dtype_code(x), 1, target)
+    job.wide, job.smoothing, job.ignore_index = dtype_code(x) == LF_F64, smoothing, -1
+    job.rows = rows_per_block(job.n, job.c, weight_sums is not None)
+    if weight is not None:
+        job.weight = cnp.PyArray_DATA(weight)
+    if isinstance(scale, np.ndarray):
+        fill_array(&job.upstream, scale, LF_F64, 1)
+    else:
+        job.scale = scale
+    if out is not None:
+        fill_array(&job.out, out, dtype_code(out), 1)
+    if gradient:
+        row_array(&job.gx, x, dtype_code(x), 1, &job.gxc[0])
+    if target_gradient is not None:
+        row_array(&job.gt, target_gradient, dtype_code(target_gradient), 1, &job.gtc[0])
+    if weight_sums is not None:
+        sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
+        job.gw, job.gw_mass = <double *>cnp.PyArray_DATA(sums), <double *>cnp.PyArray_DATA(sums) + cnp.PyArray_SIZE(sums) // 2
+    run_rows(&job, &totals, False, LINEAR_SHARE)
+    if weight_sums is not None:
+        weight_sums += sums.sum(axis=1)
+    return totals.sum
 
 
 # For losses composed in Python: the checks that the others have.
@@ -330,15 +364,20 @@ def checked_array(object x, str name):
     return a, widens(x, a, name == "input")
 
 
-def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore_index, object where):
-    """Labels as int64, one for each position, -1 for those that do not count, the first that is out of range is raised; and None. Where the target
-    holds probabilities, `classes` in place of labels; and the array. Then whether the target makes the computation float64."""
-    cdef cnp.ndarray at = as_array(target, "target"), am = None
+def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore_index, object where, cnp.ndarray weight):
+    """(positions that count or, if all do, None; their labels, or `classes` where the target holds probabilities; the mean's denominator; the
+    probabilities or None; whether they make the computation float64). The first label that is out of range is raised."""
+    cdef cnp.ndarray at = as_array(target, "target"), am = None, labels, rows
     cdef bint probabilities = is_float(dtype_code(at)) and shape_of(at) == shape + (classes,)
+    cdef bint beyond = dtype_code(at) == LF_U64
+    cdef Py_ssize_t i, counted = 0
+    cdef int64_t ignored = 0, y, *label, *row
+    cdef const char *mask = NULL
+    cdef double mass = 0
     if not probabilities and not is_integer(dtype_code(at)):
         raise TypeError(f"target: expected integer class indices of shape {shape} or class probabilities of shape {shape + (classes,)}, "
                         f"got dtype {at.dtype} and shape {shape_of(at)}")
-    if not probabilities and shape_of(at) != shape:
+    if not probabilities and not has_shape(at, shape):
         raise ValueError(f"target: expected class indices of shape {shape}, got shape {shape_of(at)}")
     if probabilities and ignore_index is not None:
         raise ValueError("ignore_index: class probabilities have no index to ignore; use where=")
@@ -347,17 +386,27 @@ def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore
         if dtype_code(am) != LF_BOOL:
             raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
         check_broadcast(am, shape, "where")
+        am = np.ascontiguousarray(np.broadcast_to(am, shape))
+        mask = <char *>cnp.PyArray_DATA(am)
     if probabilities:
-        return np.where(np.broadcast_to(True if am is None else am, shape), classes, -1).ravel(), at, dtype_code(at) == LF_F64
-    ignored = ignored_label(-100 if ignore_index is None else ignore_index)
-    labels = at.astype(np.int64)
-    counts = labels != ignored if at.dtype != np.uint64 else (labels != ignored) | (at > sys.maxsize)
-    if am is not None:
-        counts = counts & am
-    bad = counts & ((labels < 0) | (labels >= classes))
-    if bad.any():
-        bad_label(int(bad.ravel().argmax()), at, shape, classes)
-    return np.where(counts, labels, -1).ravel(), None, False
+        labels = np.full(shape, classes)
+    else:
+        ignored = ignored_label(-100 if ignore_index is None else ignore_index)
+        labels = cnp.PyArray_Cast(at, cnp.NPY_INT64)  # of NumPy's order
+    labels = cnp.PyArray_Ravel(labels, cnp.NPY_CORDER)
+    rows = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(labels), cnp.NPY_INT64, 0)
+    label, row = <int64_t *>cnp.PyArray_DATA(labels), <int64_t *>cnp.PyArray_DATA(rows)
+    for i in range(cnp.PyArray_SIZE(labels)):
+        y = label[i]
+        if (mask != NULL and not mask[i]) or (not probabilities and y == ignored and not (beyond and y < 0)):
+            continue
+        if not probabilities and not 0 <= y < classes:
+            bad_label(i, at, shape, classes)
+        label[counted], row[counted] = y, i
+        counted += 1
+        mass += 1 if probabilities or weight is None else (<double *>cnp.PyArray_DATA(weight))[y]
+    rows, labels = (None, labels) if counted == cnp.PyArray_SIZE(labels) else (rows[:counted], labels[:counted])
+    return rows, labels, mass, at if probabilities else None, probabilities and dtype_code(at) == LF_F64
 
 
 def checked_class_weights(object weight, Py_ssize_t classes):
@@ -382,9 +431,15 @@ def checked_gradient(object out, str label, cnp.ndarray a, str name, tuple reads
 
 
 def checked_upstream(object upstream, object shape):
-    """grad_output as an array of one axis: for each position of a shape, or for None of a reduced loss."""
+    """grad_output as an array of one axis, for each position of a shape; a number where the shape is None, for a reduced loss."""
     cdef cnp.ndarray a = as_array(upstream, "grad_output")
     if shape is None:
-        return np.full(1, scalar_upstream(a))
+        return scalar_upstream(a)
     check_broadcast(a, shape, "grad_output")
     return np.broadcast_to(a, shape).astype(np.float64).ravel()
+
+
+def ready(cnp.ndarray a, cnp.dtype dtype):
+    """A matrix as BLAS takes it: C-contiguous, aligned and of that dtype; copied only if it is not. Transposed ones would be added up in another
+    order."""
+    return contiguous(a, dtype.type_num)
