@@ -368,6 +368,8 @@ def test_lengths_that_differ():
     with pytest.raises(ValueError, match=r"^target_lengths: expected one length for each sample"):
         lf.ctc_feasible([[1, 2, 3]] * 3, 3, [[1, 2]])
     assert lf.ctc_feasible([[1, 1]] * 2, 2, [1, 2]).missing.tolist() == [0, 1]
+    assert lf.ctc_feasible([[1, 1], [1, 2]], 2, 2).missing.tolist() == [1, 0]
+    assert lf.ctc_feasible([1, 1], 2, 2).missing == 1
 
 
 def test_nearly_certain_frames(isa):

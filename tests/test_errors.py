@@ -512,8 +512,11 @@ WORDS = [
     ("linear upstream text", TypeError, ["grad_output"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output="2")),
     ("linear upstream shape", ValueError, ["grad_output", "(1,)"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output=np.array([2.0]))),
     ("linear in place", ValueError, ["grad_out", "overlaps"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_out=LINEAR[0])),
-    ("rows of rows", ValueError, ["hypothesis", "rows of rows"], lambda: F.edit_distance([[[1, 2], [3, 4]]], [[1, 2]])),
-    ("tokens beyond int64", ValueError, ["reference", str(2**64 - 1)], lambda: F.edit_distance([-1], np.array([2**64 - 1], np.uint64))),
+    ("rows of rows", ValueError, ["hypotheses", "rows of rows"], lambda: F.edit_distance([[[1, 2], [3, 4]]], [[1, 2]])),
+    ("rows of words", TypeError, ["references", "give words numbers"], lambda: F.edit_distance([[1, 2]], [["the", "cat"]])),
+    ("frames below none", ValueError, ["input_lengths[0] = -1", "no number of frames"], lambda: F.ctc_feasible([[1]], [-1], 1)),
+    ("a class below none", IndexError, ["targets[0, 1] = -2", "no class"], lambda: F.ctc_feasible([[1, -2]], 2, 2)),
+    ("tokens beyond int64", ValueError, ["references", str(2**64 - 1)], lambda: F.edit_distance([-1], np.array([2**64 - 1], np.uint64))),
     ("negative worst", ValueError, ["worst"], lambda: lf.evaluate([[1.0, 2.0]], [0], worst=-1)),
 ]  # fmt: skip
 

@@ -98,7 +98,8 @@ def ctc_feasible(targets, input_lengths, target_lengths):
     Returns
     -------
     Feasibility
-        `feasible`, bool, and `missing`, the number of frames by which each sample falls short, int64; of shape (N,).
+        `feasible`, bool, and `missing`, the number of frames by which each sample falls short, int64; of shape (N,), or scalars for one sample:
+        one-dimensional targets with two integers for lengths.
 
     Raises
     ------
@@ -322,6 +323,8 @@ def _sequences(tokens, lengths, name):
 
 def _sequence(tokens, name):
     """One sequence of a list of them."""
+    if isinstance(tokens, (list, tuple)) and tokens and isinstance(tokens[0], str):
+        raise TypeError(f"{name}: expected integer tokens or a string in each row, got a list of strings; give words numbers")
     rows, _, batch = _sequences(tokens, None, name)
     if batch:
         raise ValueError(f"{name}: expected a sequence of tokens in each row, got rows of rows")
@@ -329,8 +332,8 @@ def _sequence(tokens, name):
 
 
 def _distances(hypotheses, references, hypothesis_lengths, reference_lengths):
-    a, a_lengths, a_batch = _sequences(hypotheses, hypothesis_lengths, "hypothesis")
-    b, b_lengths, b_batch = _sequences(references, reference_lengths, "reference")
+    a, a_lengths, a_batch = _sequences(hypotheses, hypothesis_lengths, "hypotheses")
+    b, b_lengths, b_batch = _sequences(references, reference_lengths, "references")
     if len(a) != len(b):
         raise ValueError(f"references: expected {len(a)} sequences, as many as hypotheses, got {len(b)}")
     return *_core.edit_distances(a, a_lengths, b, b_lengths), a_batch or b_batch

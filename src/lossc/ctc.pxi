@@ -5,6 +5,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memset
 
 cdef size_t CTC_GROUP_BYTES = 64 << 20   # of emissions in hand: larger batches are worked on a group of samples at a time
+cdef Py_ssize_t ANY_CLASS = 2147483647   # as a number of classes: any will do
 cdef double CTC_SERIAL = 65536           # entries and states up to which starting threads costs more than they save
 
 
@@ -105,7 +106,8 @@ cdef int read_lengths(int64_t *to, object lengths, str name, Py_ssize_t N, Py_ss
         if not 0 <= to[n] <= most:
             index = (n,) if cnp.PyArray_NDIM(a) else ()
             limit = f"{most} {what}" if of is None else f"{what} of shape {shape_of(of)}"
-            raise ValueError(f"{subscript(name, index)} = {a[index]} is out of range for {limit}")
+            fault = f"no number of {what}" if most == PY_SSIZE_T_MAX else f"out of range for {limit}"
+            raise ValueError(f"{subscript(name, index)} = {a[index]} is {fault}")
     return 0
 
 
@@ -155,7 +157,8 @@ cdef int read_targets(CtcCall call, object targets, object target_lengths) excep
     if lf_ctc_labels(&call.job, <const char *>cnp.PyArray_DATA(y), dtype_code(y), call.at, step, &sample, &position, &value):
         index = tuple([sample, position] if padded else [sum([call.lengths[n] for n in range(sample)]) + position])
         where = "" if padded or N == 1 else f" (label {position} of sample {sample})"
-        raise IndexError(f"{subscript('targets', index)} = {y[index]}{where} is out of range for {call.job.C} classes")
+        fault = "no class" if call.job.C == ANY_CLASS else f"out of range for {call.job.C} classes"
+        raise IndexError(f"{subscript('targets', index)} = {y[index]}{where} is {fault}")
     return 0
 
 
@@ -512,19 +515,19 @@ def ctc_missing_frames(object targets, object input_lengths, object target_lengt
     """How many frames more each sample would need: see ctc_feasible."""
     cdef CtcCall call = CtcCall.__new__(CtcCall)
     cdef Py_ssize_t n, i
-    cdef cnp.ndarray lengths = integers(input_lengths, "input_lengths"), missing
+    cdef cnp.ndarray y = integers(targets, "targets"), missing
+    cdef cnp.ndarray lengths = integers(input_lengths, "input_lengths"), labels = integers(target_lengths, "target_lengths")
     cdef int64_t *out
     cdef const int32_t *label
     memset(&call.job, 0, sizeof(LfCtcJob))
-    cdef cnp.ndarray labels = integers(target_lengths, "target_lengths")
     for a, name in ((lengths, "input_lengths"), (labels, "target_lengths")):
         if a.ndim > 1:
             raise ValueError(f"{name}: expected one length for each sample, got shape {shape_of(a)}")
-    cdef tuple shape = shape_of(lengths if lengths.ndim else labels)
-    call.job.N, call.job.C = shape[0] if shape else 1, 2147483647
+    cdef tuple shape = shape_of(y)[:1] if y.ndim == 2 else shape_of(lengths if lengths.ndim else labels)
+    call.job.N, call.job.C = shape[0] if shape else 1, ANY_CLASS
     call.allocate(call.job.N)
     read_lengths(call.frames, lengths, "input_lengths", call.job.N, PY_SSIZE_T_MAX, "frames")
-    read_targets(call, targets, labels)
+    read_targets(call, y, labels)
     missing = np.zeros(call.job.N, np.int64)
     out, label = <int64_t *>cnp.PyArray_DATA(missing), call.job.labels
     for n in range(call.job.N):
