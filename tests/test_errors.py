@@ -375,6 +375,15 @@ def test_class_index_positions_in_any_layout():
     check(IndexError, [message], lambda: CE(np.moveaxis(x, 1, 0), y, axis=0))
 
 
+def test_domain_positions_in_any_layout():
+    p = marked((3, 500), [(1, 70), (2, 3)], 2, np.float32)
+    for reduction in ("none", "mean"):
+        for input in (p, np.asfortranarray(p), np.repeat(p, 2, 1)[:, ::2]):
+            message = "input[1, 70] = 2.0 is out of range"
+            check(ValueError, [message], lambda input=input: F.binary_cross_entropy(input, input, reduction=reduction))  # noqa: B023
+            check(ValueError, [message], lambda input=input: VG(F.binary_cross_entropy)(input, input, reduction=reduction))  # noqa: B023
+
+
 def test_ignored_labels_may_be_out_of_range():
     assert CE(X, np.array([-100, 0, -100])) == np.float32(np.log(4))
     assert CE(X, np.array([99, 0, 99]), ignore_index=99) == np.float32(np.log(4))

@@ -1,5 +1,7 @@
 """Layouts: any strides give the bits of the contiguous array, in values and gradients, into outputs of any strides; nothing is written to."""
 
+import warnings
+
 import lossfast as lf
 import lossfast.functional as F
 import numpy as np
@@ -205,6 +207,38 @@ def test_in_place_is_right_or_refused(name, rng):
             assert "out" in str(error)
         else:
             assert bits(x) == bits(want)
+
+
+ROW = 999  # several runs and a rest
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", [case for case in LIVE if case.kind == "elementwise"], ids=lambda case: case.function)
+def test_long_rows(case, dtype):
+    """Rows used in place, cut at their ends: apart from one another, one for all, on their sides."""
+    args, _ = draw(case, 0, (9, ROW), dtype)
+    for reduction in reductions(case):
+        want = gradients(case, args, reduction, case.floats[:1])
+        for change in (odd_gap, misaligned, np.asfortranarray):
+            got = gradients(case, [change(a) for a in args], reduction, case.floats[:1])
+            assert bits(got[0]) == bits(want[0]) and bits(got[1][case.floats[0]]) == bits(want[1][case.floats[0]])
+        for i in range(1, len(args)):
+            thin = [*args[:i], args[i][:1], *args[i + 1 :]]
+            whole = [*args[:i], np.repeat(args[i][:1], 9, 0), *args[i + 1 :]]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                try:
+                    got = call(case, thin, reduction)
+                except ValueError:  # only of one shape
+                    continue
+            assert bits(got) == bits(call(case, whole, reduction))
+
+
+def test_results_are_laid_out_as_the_input(rng):
+    x = rng.normal(size=(2, 5, 6, 7)).astype(np.float32).transpose(0, 3, 1, 2)
+    for a in (x, x.T, x[0]):
+        value, gradient = lf.value_and_grad(F.mse_loss)(a, a + 1, reduction="none")
+        assert value.strides == gradient.strides == np.empty_like(a).strides
 
 
 # ---- many dimensions, odd strides: properties -----------------------------------------------------------------------

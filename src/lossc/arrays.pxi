@@ -112,6 +112,24 @@ cdef int merge_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) no
     return kept
 
 
+cdef void sort_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) noexcept:
+    """Sort dimensions by how far they step in all arrays together, the farthest first; even ones keep their order."""
+    cdef Py_ssize_t far[LF_MAXDIM]
+    cdef int d, e, i
+    for d in range(ndim):
+        far[d] = 0
+        for i in range(count):
+            far[d] += abs(arrays[i].stride[d])
+    for d in range(1, ndim):
+        for e in range(d, 0, -1):
+            if far[e - 1] >= far[e]:
+                break
+            far[e - 1], far[e] = far[e], far[e - 1]
+            shape[e - 1], shape[e] = shape[e], shape[e - 1]
+            for i in range(count):
+                arrays[i].stride[e - 1], arrays[i].stride[e] = arrays[i].stride[e], arrays[i].stride[e - 1]
+
+
 cdef Py_ssize_t checked_size(tuple shape, str name) except -1:
     """Number of elements of a shape, refused where it does not fit the address space."""
     cdef Py_ssize_t size = 1, n
@@ -254,6 +272,13 @@ cdef inline cnp.ndarray fresh(int ndim, cnp.npy_intp *shape, bint wide):
 cdef inline cnp.ndarray contiguous(cnp.ndarray a, int num):
     """The array in C order, aligned and of another dtype; copied only if it is not."""
     return cnp.PyArray_FROM_OTF(a, num, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_FORCECAST)
+
+
+cdef cnp.ndarray fresh_like(cnp.ndarray a, tuple shape, cnp.dtype dtype):
+    """An array of a shape, laid out as `a` if that is its shape."""
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) or shape_of(a) != shape:
+        return np.empty(shape, dtype)
+    return np.empty_like(a, dtype=dtype, subok=False)
 
 
 cdef inline cnp.dtype result_dtype(bint wide):

@@ -213,16 +213,30 @@ static void NAME(elem_move)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, p
     }
 }
 
-/* Where elements i .. i + n can be used in place, their address; else NULL. */
-static T *NAME(elem_direct)(const LfElemJob *j, const LfArray *a, ptrdiff_t i)
+/* Where elements i .. i + n lie one behind the other, their address; else NULL. */
+static char *NAME(elem_run_at)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n)
 {
-    char *p = a->data + i * (ptrdiff_t)sizeof(T);
-    return j->ndim == 1 && a->dtype == T_CODE && a->stride[0] == sizeof(T) && (uintptr_t)p % sizeof(T) == 0 ? (T *)p : NULL;
+    const int last = j->ndim - 1;
+    if (a->stride[last] != lf_itemsize(a->dtype) || (last > 0 && n > j->shape[last] - i % j->shape[last]))
+        return NULL;
+    char *p = a->data;
+    for (int d = last; d > 0; d--) {
+        p += i % j->shape[d] * a->stride[d];
+        i /= j->shape[d];
+    }
+    return p + i * a->stride[0];
+}
+
+/* Where elements i .. i + n can be used in place, their address; else NULL. */
+static T *NAME(elem_direct)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n)
+{
+    char *p = a->dtype == T_CODE ? NAME(elem_run_at)(j, a, i, n) : NULL;
+    return (uintptr_t)p % sizeof(T) == 0 ? (T *)p : NULL;
 }
 
 static const T *NAME(elem_in)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n, T *buf)
 {
-    const T *p = NAME(elem_direct)(j, a, i);
+    const T *p = NAME(elem_direct)(j, a, i, n);
     if (!p)
         NAME(elem_move)(j, a, i, n, buf, 0), p = buf;
     return p;
@@ -241,13 +255,13 @@ static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, ptrdiff_t i, ptrdiff_
 #ifdef T_HALVES
     const int dtype = j->in[0].dtype;
     const void *at[LF_INPUTS];
-    if (j->ndim != 1 || dtype > LF_BF16)
+    if (dtype > LF_BF16)
         return 0;
     for (int q = 0; q < LF_INPUTS; q++) {
         const LfArray *a = &j->in[j->in[q].data ? q : 0];
-        if (a->dtype != dtype || a->stride[0] != 2)
+        at[q] = a->dtype == dtype ? NAME(elem_run_at)(j, a, i, n) : NULL;
+        if (!at[q])
             return 0;
-        at[q] = a->data + 2 * i;
     }
     n -= n % T_LANES;
     NAME(elem_half_sums)[j->loss][dtype](at[0], at[1], at[2], p, n, 1, NULL, acc, bad);
@@ -326,14 +340,47 @@ static double NAME(elem_mass)(const LfElemJob *j, const NAME(Factors) * f, ptrdi
     return NAME(elem_sum)(a, n);
 }
 
-/* Whether every array of a job that writes no more than v or gx can be used in place. */
-static int NAME(elem_in_place)(const LfElemJob *j)
+/* Whether every element of an array's rows can be used in place. */
+static int NAME(elem_in_place)(const LfElemJob *j, const LfArray *a)
+{
+    uintptr_t at = (uintptr_t)a->data;
+    for (int d = 0; d < j->ndim; d++)
+        at |= (uintptr_t)a->stride[d];
+    return a->dtype == T_CODE && a->stride[j->ndim - 1] == sizeof(T) && at % sizeof(T) == 0;
+}
+
+/* How a block is cut: into chunks, or, where all arrays of a job that writes no more than v or gx are used in place, into larger pieces; and, where
+ * any array is, at the ends of long rows. */
+typedef struct {
+    ptrdiff_t step; /* a power of two */
+    int by_rows;
+} NAME(Pieces);
+
+static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
 {
     const LfArray *const all[] = {&j->in[0], &j->in[1], &j->in[2], &j->out, &j->grad[0]};
+    const ptrdiff_t row = j->shape[j->ndim - 1], least = j->sum ? 2 * LF_LOG_RUN : 64;
+    int every = 1, any = 0;
     for (int q = 0; q < 5; q++)
-        if (all[q]->data && !NAME(elem_direct)(j, all[q], 0))
-            return 0;
-    return 1;
+        if (all[q]->data) {
+            const int in_place = NAME(elem_in_place)(j, all[q]);
+            every &= in_place, any |= in_place;
+        }
+    return (NAME(Pieces)){every && !small ? LF_ELEM_BLOCK : LF_CHUNK, any && j->ndim > 1 && row >= least};
+}
+
+/* How many elements from i on are taken together. Where there is a sum, rows are cut at multiples of LF_LOG_RUN, so that its order is that of one
+ * long row. */
+static ptrdiff_t NAME(elem_piece)(const LfElemJob *j, NAME(Pieces) p, ptrdiff_t i, ptrdiff_t start, ptrdiff_t end)
+{
+    const ptrdiff_t row = j->shape[j->ndim - 1];
+    ptrdiff_t n = p.step - ((i - start) & (p.step - 1));
+    n = n < end - i ? n : end - i;
+    if (p.by_rows && n > row - i % row) {
+        const ptrdiff_t room = row - i % row, whole = j->sum ? room & -LF_LOG_RUN : room;
+        n = whole ? whole : n < LF_LOG_RUN ? n : LF_LOG_RUN;
+    }
+    return n;
 }
 
 /* A chunk's values, and gradients if `full`, times the factors; the sum of the values. */
@@ -364,8 +411,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const int full = rest || (j->grad[0].data && (factors || j->out.data));
     const int map = j->out.data || (factors && j->sum);
     const int kind = full ? LF_FULL : map ? LF_MAP : j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
-    const int whole = !full && !factors && !j->stream && kind != LF_CHECK && NAME(elem_in_place)(j); /* no chunk is needed */
-    const ptrdiff_t step = whole ? LF_ELEM_BLOCK : LF_CHUNK;
+    const NAME(Pieces) pieces = factors ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, full || j->stream || kind == LF_CHECK);
     T p[2 * LF_PARAMS];
     NAME(elem_params)(j, p);
     const T k = (T)j->scale;
@@ -373,16 +419,16 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK];
     NAME(Factors) f;
     double acc[T_SUMS] = {0}, sum = 0, mass = 0;
-    ptrdiff_t first_bad = -1;
-    for (ptrdiff_t i = start; i < end; i += step) {
-        const ptrdiff_t n = end - i < step ? end - i : step;
+    ptrdiff_t first_bad = -1, n;
+    for (ptrdiff_t i = start; i < end; i += n) {
+        n = NAME(elem_piece)(j, pieces, i, start, end);
         const T *a[LF_INPUTS];
         T *out[LF_OUTS];
         I bad = 0;
         const ptrdiff_t done = kind == LF_SUM ? NAME(elem_sum_halves)(j, i, n, p, acc, &bad) : 0;
         NAME(elem_inputs)(j, i + done, n - done, in, a);
         for (int q = 0; q < LF_OUTS; q++) {
-            T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i) : NULL;
+            T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i, n) : NULL;
             out[q] = direct ? direct : o[q];
         }
         if (factors)

@@ -146,7 +146,7 @@ cdef class Elementwise:
             if size <= LF_CHUNK:
                 job.stream = 1      # of a single chunk nothing is written if it is bad
             else:
-                self.check_domain(&job, ax, ay, az)
+                self.check_domain(&job, shape_of(ax), ax, ay, az, False)
         run(&job, &totals, False)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
@@ -156,17 +156,18 @@ cdef class Elementwise:
             result = scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
         return result if request is None else request.outcome(result, grads)
 
-    cdef int check_domain(self, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az) except -1:
-        """A pass that writes nothing, before one that writes to a user's array."""
+    cdef int check_domain(self, LfElemJob *job, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
+        """A pass that writes nothing and raises for the first element outside the domain."""
         cdef LfElemJob look = job[0]
         cdef Totals totals
         cdef int d
-        look.sum, look.out.data = NULL, NULL
+        look.sum, look.out.data, look.hess.data = NULL, NULL, NULL
         for d in range(4):
             look.grad[d].data = NULL
+        self.merged(&look, False)
         run(&look, &totals, False)
         if totals.bad >= 0:
-            self.raise_bad(totals.bad, shape_of(ax), ax, ay, az, False)
+            self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
         return 0
 
     cdef tuple bind_plain(self, Request request, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az):
@@ -267,7 +268,7 @@ cdef class Elementwise:
         if (request is not None and mode == 1 and (weighted_mean or am is not None)) or (self.requires and own_arrays):
             job[0] = base
             job.sum = <double *>1 if weighted_mean else NULL
-            self.merged(job)
+            self.merged(job, False)
             run(job, &totals, am is not None or weighted_mean)
             if totals.bad >= 0:
                 self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
@@ -284,7 +285,7 @@ cdef class Elementwise:
         if not reduced:
             dtype, full = result_dtype(job.wide), leading(shape) if self.row_mean else shape
             in_place = request is None and not self.row_mean
-            ao = np.empty(full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au), in_place)
+            ao = fresh_like(ax, full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au), in_place)
             describe(&base.out, None if self.row_mean else ao, base.ndim)
             base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
         elif out is not None:
@@ -294,10 +295,10 @@ cdef class Elementwise:
             grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
         job[0] = base
         job.sum = <double *>1 if reduced else NULL
-        self.merged(job)
+        self.merged(job, not reduced)
         run(job, &totals, reduced and (am is not None or weighted_mean))
         if totals.bad >= 0:
-            self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
+            self.check_domain(&base, shape, ax, ay, az, lifted)
         for slot, target in folds:
             base.grad[0].data = base.grad[1].data = base.grad[2].data = base.grad[3].data = base.out.data = base.hess.data = NULL
             self.fold(&base, slot, <cnp.ndarray>target, shape, 1)
@@ -312,8 +313,8 @@ cdef class Elementwise:
             result = ao if out is not None or ao.ndim else ao[()]
         return result if request is None else request.outcome(result, grads)
 
-    cdef void merged(self, LfElemJob *job) noexcept:
-        """Merge the job's dimensions."""
+    cdef void merged(self, LfElemJob *job, bint any_order) noexcept:
+        """Merge the job's dimensions, if their order does not matter with those of the longest strides first."""
         cdef LfArray *arrays[12]
         cdef int n = 0, d
         for d in range(3):
@@ -329,6 +330,9 @@ cdef class Elementwise:
             if arrays[n].data != NULL:
                 n += 1
         job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
+        if any_order and job.ndim > 1:
+            sort_dims(job.shape, job.ndim, arrays, n)
+            job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
 
     cdef tuple result_shape(self, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, cnp.ndarray aw, cnp.ndarray am):
         cdef list parts = [(n, a) for n, a in zip(self.args, (ax, ay, az))]
@@ -399,7 +403,7 @@ cdef class Elementwise:
         if job.size == 0:
             g[...] = 0
             return 0
-        self.merged(&job)
+        self.merged(&job, False)
         runs = job.size // job.fold
         pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
         blocks = (job.size + LF_ELEM_PIECE // job.fold * job.fold - 1) // (LF_ELEM_PIECE // job.fold * job.fold) if pieces == 1 else runs * pieces

@@ -105,6 +105,8 @@ cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name,
     """The array for the gradient by `a`: the user's, checked, or a fresh one of its shape and dtype. Alone it may be the first of `others`."""
     cdef cnp.dtype dtype = gradient_dtype(a, name)
     out = request.out_for(i)
+    if out is None and not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return fresh_like(a, shape_of(a), dtype)
     if out is None:
         return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), dtype.type_num, 0)
     for other in request.out[:i]:
