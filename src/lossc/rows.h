@@ -64,8 +64,18 @@ static inline T NAME(row_exp)(T x, T magic, T floor)
     return scale + scale * (r + NAME(lf_exp_tail)(r));
 }
 
-/* e where x != m, else 0: by bits, since a selection invites gcc to branch around the exponential and leave the loop scalar. */
+/* e where x != m, else 0: by bits, since a selection invites gcc to branch around the exponential and leave the loop scalar. And 1 or 0, in the type
+ * that counts. SSE2 compares no 64-bit integers, and gcc then leaves loops scalar: so there all is done in double. */
+#undef COUNT
+#if defined LF_T_DOUBLE && defined __SSE2__ && !defined __SSE4_2__
+#define COUNT T
+static inline T NAME(row_counts)(T x, T m) { return x != m ? 1 : 0; }
+static inline T NAME(row_other)(T e, T x, T m) { return e * NAME(row_counts)(x, m); }
+#else
+#define COUNT I
+static inline I NAME(row_counts)(T x, T m) { return (I)(x != m); }
 static inline T NAME(row_other)(T e, T x, T m) { return REAL(BITS(e) & -(U)(x != m)); }
+#endif
 
 static inline T NAME(row_shift)(T x, T m) { return x == m ? 0 : x - m; }
 
@@ -158,7 +168,7 @@ static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtyp
 }
 
 /* One step of a sum of exponentials: LF_LANES elements. */
-static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, double *acc, I *other, T *keep)
+static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, double *acc, COUNT *other, T *keep)
 {
     const T *b = x + LF_LANES / 2;
     T pair[LF_LANES / 2];
@@ -169,7 +179,7 @@ static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, do
         const T y = NAME(row_exp)(x[l], ref.magic, ref.floor), z = NAME(row_exp)(b[l], ref.magic, ref.floor);
         pair[l] = masked ? NAME(row_other)(y, x[l], m) + NAME(row_other)(z, b[l], m) : y + z;
         if (masked) {
-            other[l] += (I)(x[l] != m) + (I)(b[l] != m);
+            other[l] += NAME(row_counts)(x[l], m) + NAME(row_counts)(b[l], m);
             keep[l] = y;
             keep[l + LF_LANES / 2] = z;
         }
@@ -180,7 +190,7 @@ static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, do
 }
 
 /* The last elements of a run, fewer than LF_LANES; called, not inlined, for size. A NaN for m masks nothing. */
-static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NAME(Ref) ref, T m, double *acc, I *other, T *keep)
+static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NAME(Ref) ref, T m, double *acc, COUNT *other, T *keep)
 {
     T pad[LF_LANES];
     for (int l = 0; l < LF_LANES; l++)
@@ -194,7 +204,7 @@ static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(R
 {
     const T *x = p;
     double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
-    I other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
+    COUNT other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
     T spare[LF_RUN];
     ptrdiff_t i = 0;
     keep = keep ? keep : spare;
@@ -209,7 +219,7 @@ static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(R
     if (masked) {
         for (int l = 0; l < LF_LANES / 2; l++)
             others += other[l];
-        *count += (double)(i - others);
+        *count += (double)((COUNT)i - others);
     }
     return lf_half_lane_sum(acc);
 }
@@ -231,7 +241,7 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes
 {
     double s[LF_GROUP] = {0};
     T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
-    I other[LF_GROUP] = {0};
+    COUNT other[LF_GROUP] = {0};
     for (int l = 0; l < LF_GROUP; l++)
         nothing[l] = -INFINITY;
     memcpy(top, r->top + at, sizeof top);
@@ -245,7 +255,7 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes
             const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
             const T p = NAME(row_other)(y, v[l], top[l]), q = NAME(row_other)(z, w[l], top[l]);
             pair[l] = p + q;
-            other[l] += (I)(v[l] != top[l]) + (I)(w[l] != top[l]);
+            other[l] += NAME(row_counts)(v[l], top[l]) + NAME(row_counts)(w[l], top[l]);
             if (e)
                 ev[l] = y, ew[l] = z;
         }
@@ -256,7 +266,7 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
         const double f = r->f[at + l];
-        r->s[at + l] = s[l] * f + (double)((I)(classes + (classes & 1)) - other[l] - 1);
+        r->s[at + l] = s[l] * f + (double)((COUNT)(classes + (classes & 1)) - other[l] - 1);
     }
 }
 
