@@ -35,11 +35,17 @@ enum { LF_SUM, LF_MAP, LF_GRAD, LF_FULL, LF_CHECK, LF_LOOPS };
 
 static inline double lf_half_lane_sum(const double *a)
 {
-    double b[8];
+    double b[8], c[4], d[2];
 #pragma omp simd
     for (int l = 0; l < 8; l++)
         b[l] = a[l] + a[l + 8];
-    return ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));
+#pragma omp simd
+    for (int l = 0; l < 4; l++)
+        c[l] = b[l] + b[l + 4];
+#pragma omp simd
+    for (int l = 0; l < 2; l++)
+        d[l] = c[l] + c[l + 2];
+    return d[0] + d[1];
 }
 
 static inline double lf_lane_sum(const double *lane)

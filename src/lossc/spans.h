@@ -109,17 +109,15 @@ static void cosine_finish(Spans *v)
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)), of Euclidean distances */
 static void triplet_finish(Spans *v)
 {
-    const double margin = v->j->param[0], swap = v->j->param[3];
+    const double margin = v->j->param[0], swap = v->j->param[3], alone = swap == 0; /* all of the gradient is that of D(a, n) */
     LF_EACH_LANE(v)
     {
         const double near = SQRT(v->s[0][l]), far = SQRT(v->s[1][l]), between = SQRT(v->s[2][l]), other = swap != 0 ? between : far;
         const double h = margin + near - (far <= other ? far : other), k = h < 0 ? 0 : v->k[l];
-        const double part = (swap == 0) | (far < other) ? 1 : far == other ? 0.5 : 0, rest = 1 - part;
+        const double even = far == other ? 0.5 : 0, less = far < other ? 1 : even, part = less > alone ? less : alone, rest = 1 - part;
         const double f = k / near, g = -k * part / far, gp = -k * rest / other;
         v->loss[l] = vec_hinge(h);
-        v->f[0][l] = (k == 0) | (near == 0) ? 0 : f;
-        v->f[1][l] = (k * part == 0) | (far == 0) ? 0 : g;
-        v->f[2][l] = (k * rest == 0) | (other == 0) ? 0 : gp;
+        v->f[0][l] = near == 0 ? 0 : f, v->f[1][l] = far == 0 ? 0 : g, v->f[2][l] = other == 0 ? 0 : gp;
     }
 }
 
@@ -294,7 +292,7 @@ static void NAME(across_carried_slopes)(const Spans *v, T *x, T *t)
     }
 }
 
-static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SMALL_C * LF_W])
+static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SMALL_C * LF_W + LF_STEP])
 {
     const LfVectorJob *j = v->j;
     const ptrdiff_t rest = -v->n & (LF_GROUP - 1);
@@ -370,30 +368,40 @@ static inline void NAME(along_step)(int op, const T *x, const T *y, const T *z, 
 /* Adds a run to the sums without reading beyond it, unless it is less than a step: the last step goes back, and what it sees again does not count. */
 static inline void NAME(along_sums)(int op, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own, double *sum)
 {
-    double a[LF_STEP] = {0}, b[LF_STEP] = {0}, d[LF_STEP] = {0};
+    double a[LF_STEP] = {0}, b[LF_STEP] = {0}, d[LF_STEP] = {0}, rest[3][LF_STEP] = {{0}}; /* apart, so that sums stay in registers */
     ptrdiff_t i = 0;
     for (; i + LF_STEP <= n; i += LF_STEP)
         NAME(along_step)(op, x + i, y + i, z + i, base, own - i, NULL, a, b, d);
     if (i < n) {
         const ptrdiff_t again = n < LF_STEP ? 0 : i + LF_STEP - n, at = i - again;
         const uint64_t *counts = n < LF_STEP ? span_counts + 2 * LF_STEP - n : span_counts + LF_STEP - again;
-        NAME(along_step)(op, x + at, y + at, z + at, base, own - at, counts, a, b, d);
+        NAME(along_step)(op, x + at, y + at, z + at, base, own - at, counts, rest[0], rest[1], rest[2]);
+        for (int l = 0; l < LF_STEP; l++)
+            a[l] += rest[0][l], b[l] += rest[1][l], d[l] += rest[2][l];
     }
     sum[0] += lf_half_lane_sum(a), sum[1] += lf_half_lane_sum(b), sum[2] += op == LF_DICE ? 0 : lf_half_lane_sum(d);
 }
 
-static inline void NAME(along_slopes)(int op, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own, const double *f,
+/* By whole steps, the last one back from the end, or into what a buffer has beyond it. The factors come in lanes: gcc would copy the loop for each that
+ * could be 0. */
+static inline void NAME(along_slopes)(int op, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own, const double *factors,
                                       T *const *o)
 {
-    T *gx = o[0], *gy = o[1], *gz = o[2];
+    double f[LF_STEP], g[LF_STEP], h[LF_STEP];
+    for (int l = 0; l < LF_STEP; l++)
+        f[l] = factors[0], g[l] = factors[1], h[l] = factors[2];
+    for (ptrdiff_t i = 0; i < n; i += LF_STEP) {
+        const ptrdiff_t at = n < LF_STEP ? 0 : i + LF_STEP > n ? n - LF_STEP : i;
+        T *gx = o[0] + at, *gy = o[1] + at, *gz = o[2] + at;
 #pragma omp simd
-    for (ptrdiff_t e = 0; e < n; e++) {
-        const LfThree t = span_slope(op, x[e], y[e], z[e], base, e == own, f[0], f[1], f[2]);
-        gx[e] = (T)t.a;
-        if (op != LF_MULTI_MARGIN)
-            gy[e] = (T)t.b;
-        if (op == LF_TRIPLET)
-            gz[e] = (T)t.c;
+        for (ptrdiff_t l = 0; l < LF_STEP; l++) {
+            const LfThree t = span_slope(op, x[at + l], y[at + l], z[at + l], base, at + l == own, f[l], g[l], h[l]);
+            gx[l] = (T)t.a;
+            if (op != LF_MULTI_MARGIN)
+                gy[l] = (T)t.b;
+            if (op == LF_TRIPLET)
+                gz[l] = (T)t.c;
+        }
     }
 }
 
@@ -451,27 +459,68 @@ static void NAME(along_carried_slopes)(const T *x, const T *t, ptrdiff_t n, int 
     *left -= sum;
 }
 
-/* A run in place where it can be used there and is a step or more, else in buf. */
-static T *NAME(span_place)(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t off, ptrdiff_t c, ptrdiff_t n, T *buf)
+/* Where the rows of an array lie, in T; at is NULL for those that pass through in runs. */
+typedef struct {
+    T *at;
+    ptrdiff_t pitch;
+} NAME(Plane);
+
+/* Moves the group's rows, c apart, from or to an array: whole where they are one run, by tiles where positions lie nearer to one another than elements. */
+static void NAME(plane_move)(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride, char *p, ptrdiff_t n, T *rows, int put)
 {
-    char *p = a->data + off + c * (ptrdiff_t)sizeof(T);
-    return j->cdim == 1 && a->dtype == T_CODE && stride[0] == sizeof(T) && (uintptr_t)p % sizeof(T) == 0 && n >= LF_STEP ? (T *)p : buf;
+    const ptrdiff_t item = lf_itemsize(a->dtype), step = vec_step(j, a), pitch = j->c * (ptrdiff_t)sizeof(T);
+    T tile[LF_SMALL_C * LF_W];
+    if (j->cdim == 1 && stride[0] == item && step == j->c * item) {
+        if (put)
+            NAME(lf_store)(p, a->dtype, item, rows, n * j->c, 0);
+        else
+            NAME(lf_load)(rows, p, a->dtype, item, n * j->c);
+    } else if (j->cdim == 1 && labs(step) < labs(stride[0]))
+        for (ptrdiff_t c = 0, m; m = j->c - c < LF_SMALL_C ? j->c - c : LF_SMALL_C, c < j->c; c += m)
+            if (put) {
+                NAME(lf_rows_to_tile)(tile, LF_W, (const char *)(rows + c), pitch, n, m);
+                NAME(lf_store_tile)(p + c * stride[0], a->dtype, step, stride[0], tile, LF_W, n, m, 0);
+            } else {
+                NAME(lf_load_tile)(tile, LF_W, p + c * stride[0], a->dtype, step, stride[0], n, m);
+                NAME(lf_tile_to_rows)((char *)(rows + c), pitch, tile, LF_W, n, m);
+            }
+    else
+        for (ptrdiff_t l = 0; l < n; l++)
+            NAME(vec_move)(j, p + l * step, a->dtype, stride, 0, j->c, rows + l * j->c, put);
 }
 
-/* Runs of position l's vectors at c; in place of one that there is not, the first. */
-static void NAME(span_in)(const Spans *v, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, const ptrdiff_t *at, T (*buf)[LF_RUN], const T **x)
+/* In place where that can be, else in `room`. */
+static NAME(Plane) NAME(plane)(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride, char *p, T *room)
+{
+    const ptrdiff_t step = vec_step(j, a), size = sizeof(T);
+    if (j->cdim == 1 && a->dtype == T_CODE && stride[0] == size && (uintptr_t)p % size == 0 && step % size == 0 && j->c >= LF_STEP)
+        return (NAME(Plane)){(T *)p, step / size};
+    return (NAME(Plane)){j->c <= LF_RUN ? room : NULL, j->c};
+}
+
+typedef struct {
+    char *in[LF_VECTORS], *out[LF_VECTORS]; /* the group's first position */
+    NAME(Plane) x[LF_VECTORS], g[LF_VECTORS];
+    T buf[2 * LF_VECTORS][LF_RUN];
+} NAME(Along);
+
+/* Can a run be used where it lies? The last one may be less than a step. */
+static inline int NAME(along_fits)(const LfVectorJob *j, NAME(Plane) x, ptrdiff_t n) { return x.at && (n >= LF_STEP || j->c < LF_STEP); }
+
+/* A run of position l's vectors; in place of one that there is not, the first. */
+static void NAME(along_in)(const Spans *v, NAME(Along) * w, ptrdiff_t l, ptrdiff_t c, ptrdiff_t n, const T **x)
 {
     const LfVectorJob *j = v->j;
     for (int q = 0; q < LF_VECTORS; q++) {
-        const LfArray *a = &j->in[q];
-        const ptrdiff_t off = at[q] + l * vec_step(j, a);
-        x[q] = a->data ? NAME(span_place)(j, a, j->inc[q], off, c, n, buf[q]) : x[0];
-        if (x[q] == buf[q])
-            NAME(vec_move)(j, a->data + off, a->dtype, j->inc[q], c, n, buf[q], 0);
+        x[q] = j->in[q].data ? w->x[q].at + l * w->x[q].pitch + c : x[0];
+        if (j->in[q].data && !NAME(along_fits)(j, w->x[q], n)) {
+            NAME(vec_move)(j, w->in[q] + l * vec_step(j, &j->in[q]), j->in[q].dtype, j->inc[q], c, n, w->buf[q], 0);
+            x[q] = w->buf[q];
+        }
     }
 }
 
-static void NAME(along_first)(Spans *v, const ptrdiff_t *at, T (*buf)[LF_RUN])
+static void NAME(along_first)(Spans *v, NAME(Along) * w)
 {
     const LfVectorJob *j = v->j;
     const T *x[LF_VECTORS];
@@ -480,12 +529,13 @@ static void NAME(along_first)(Spans *v, const ptrdiff_t *at, T (*buf)[LF_RUN])
         if (v->y[l] < 0)
             continue;
         if (j->op == LF_MULTI_MARGIN) {
-            NAME(vec_move)(j, j->in[0].data + at[0] + l * vec_step(j, &j->in[0]), j->in[0].dtype, j->inc[0], v->y[l], 1, buf[0], 0);
-            v->base[l] = j->param[1] - (double)buf[0][0];
+            T x;
+            NAME(vec_move)(j, w->in[0] + l * vec_step(j, &j->in[0]), j->in[0].dtype, j->inc[0], v->y[l], 1, &x, 0);
+            v->base[l] = j->param[1] - (double)x;
         }
         LF_RUNS
         {
-            NAME(span_in)(v, l, c, n, at, buf, x);
+            NAME(along_in)(v, w, l, c, n, x);
 #define LF_CASE(op)                                                                                                                                  \
     case op:                                                                                                                                         \
         NAME(along_sums)(op, x[0], x[1], x[2], n, v->base[l], v->y[l] - c, sum);                                                                     \
@@ -504,22 +554,19 @@ static void NAME(along_first)(Spans *v, const ptrdiff_t *at, T (*buf)[LF_RUN])
     }
 }
 
-static void NAME(along_second)(Spans *v, const ptrdiff_t *at, T (*buf)[LF_RUN])
+static void NAME(along_second)(Spans *v, NAME(Along) * w)
 {
     const LfVectorJob *j = v->j;
-    ptrdiff_t to[LF_VECTORS];
     const T *x[LF_VECTORS];
-    T *o[LF_VECTORS], obuf[LF_VECTORS][LF_RUN];
-    for (int q = 0; q < LF_VECTORS; q++)
-        to[q] = vec_offset(j, &j->grad[q], v->first);
+    T *o[LF_VECTORS];
     for (ptrdiff_t l = 0; l < v->n; l++) {
         double f[] = {v->f[0][l], v->f[1][l], v->f[2][l]}, before = 0;
         LF_RUNS
         {
             const ptrdiff_t own = v->y[l] - c;
-            NAME(span_in)(v, l, c, n, at, buf, x);
+            NAME(along_in)(v, w, l, c, n, x);
             for (int q = 0; q < LF_VECTORS; q++)
-                o[q] = j->grad[q].data ? NAME(span_place)(j, &j->grad[q], j->gradc[q], to[q] + l * vec_step(j, &j->grad[q]), c, n, obuf[q]) : obuf[q];
+                o[q] = NAME(along_fits)(j, w->g[q], n) ? w->g[q].at + l * w->g[q].pitch + c : w->buf[LF_VECTORS + q];
 #define LF_CASE(op)                                                                                                                                  \
     case op:                                                                                                                                         \
         NAME(along_slopes)(op, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                          \
@@ -538,24 +585,35 @@ static void NAME(along_second)(Spans *v, const ptrdiff_t *at, T (*buf)[LF_RUN])
             for (int q = 0; q < LF_VECTORS; q++) {
                 if (v->y[l] < 0)
                     memset(o[q], 0, n * sizeof(T));
-                if (o[q] == obuf[q] && j->grad[q].data)
-                    NAME(vec_move)(j, j->grad[q].data + to[q] + l * vec_step(j, &j->grad[q]), j->grad[q].dtype, j->gradc[q], c, n, o[q], 1);
+                if (j->grad[q].data && o[q] == w->buf[LF_VECTORS + q])
+                    NAME(vec_move)(j, w->out[q] + l * vec_step(j, &j->grad[q]), j->grad[q].dtype, j->gradc[q], c, n, o[q], 1);
             }
         }
     }
 }
 
-static void NAME(along)(Spans *v, ptrdiff_t b)
+static void NAME(along)(Spans *v, ptrdiff_t b, NAME(Along) * w, T (*room)[LF_SMALL_C * LF_W + LF_STEP])
 {
     const LfVectorJob *j = v->j;
-    ptrdiff_t at[LF_VECTORS];
-    T buf[LF_VECTORS][LF_RUN] = {{0}};
-    for (int q = 0; q < LF_VECTORS; q++)
-        at[q] = vec_offset(j, &j->in[q], v->first);
-    NAME(along_first)(v, at, buf);
+    int gradient = 0;
+    for (int q = 0; q < LF_VECTORS; q++) {
+        w->in[q] = j->in[q].data + vec_offset(j, &j->in[q], v->first), w->out[q] = j->grad[q].data + vec_offset(j, &j->grad[q], v->first);
+        w->x[q] = NAME(plane)(j, &j->in[q], j->inc[q], w->in[q], room[q]), w->g[q] = (NAME(Plane)){NULL, 0};
+        gradient |= j->grad[q].data != NULL;
+        if (j->in[q].data && w->x[q].at == room[q])
+            NAME(plane_move)(j, &j->in[q], j->inc[q], w->in[q], v->n, room[q], 0);
+    }
+    NAME(along_first)(v, w);
     span_finish(v, b);
-    if (j->grad[0].data || j->grad[1].data || j->grad[2].data)
-        NAME(along_second)(v, at, buf);
+    if (!gradient)
+        return;
+    for (int q = 0; q < LF_VECTORS; q++)
+        if (j->grad[q].data)
+            w->g[q] = NAME(plane)(j, &j->grad[q], j->gradc[q], w->out[q], room[LF_VECTORS + q]);
+    NAME(along_second)(v, w);
+    for (int q = 0; q < LF_VECTORS; q++)
+        if (j->grad[q].data && w->g[q].at == room[LF_VECTORS + q])
+            NAME(plane_move)(j, &j->grad[q], j->gradc[q], w->out[q], v->n, w->g[q].at, 1);
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------------------------------------- */
@@ -564,12 +622,13 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows, last = j->ndim ? j->shape[j->ndim - 1] : 1;
     const int across = j->cdim == 1 && j->c <= LF_SMALL_C;
-    const ptrdiff_t most = across ? LF_W : LF_GROUP_ELEMENTS / (j->c ? j->c : 1), fit = most < 1 ? 1 : most < LF_W ? most : LF_W;
-    T tile[LF_VECTORS][LF_SMALL_C * LF_W];
+    const ptrdiff_t most = across ? LF_W : LF_SMALL_C * LF_W / (j->c ? j->c : 1), fit = most < 1 ? 1 : most < LF_W ? most : LF_W;
+    T room[2 * LF_VECTORS][LF_SMALL_C * LF_W + LF_STEP];
+    NAME(Along) w;
     double sum = 0, mass = 0;
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start, n; i < end; i += n) {
-        const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
+        const ptrdiff_t reach = last - (j->ndim > 1 ? i % last : i), left = end - i < reach ? end - i : reach;
         n = left < fit ? left : fit;
         Spans v;
         v.j = j, v.first = i, v.n = n;
@@ -580,9 +639,9 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
         if (j->labels_only)
             continue;
         if (across)
-            NAME(across)(&v, b, tile);
+            NAME(across)(&v, b, room);
         else
-            NAME(along)(&v, b);
+            NAME(along)(&v, b, &w, room);
         for (ptrdiff_t l = 0; l < n; l++)
             sum += v.loss[l];
         if (j->out.data)
