@@ -9,6 +9,7 @@
 
 #ifndef LF_T_FLOAT
 #define LF_STEP (LF_LANES / 2)
+#define LF_SPAN_ROOM 8192 /* elements of a group's rows: eight of LF_RUN, as many as a block of their transposition takes */
 
 /* for each run of c .. c + n elements */
 #define LF_RUNS for (ptrdiff_t c = 0, n; n = j->c - c < LF_RUN ? j->c - c : LF_RUN, c < j->c; c += LF_RUN)
@@ -166,7 +167,7 @@ static ptrdiff_t span_open(Spans *v)
     const LfVectorJob *j = v->j;
     const ptrdiff_t first = v->first, n = v->n;
     ptrdiff_t bad = -1;
-    for (ptrdiff_t l = 0; l < LF_W; l++)
+    for (ptrdiff_t l = 0; l < ((n + LF_GROUP - 1) & -LF_GROUP); l++)
         v->y[l] = l < n ? 0 : -1, v->sign[l] = v->w[l] = v->k[l] = 1, v->base[l] = j->param[2];
     if (j->op == LF_MULTI_MARGIN)
         lf_load_labels(v->y, j->label.data + vec_offset(j, &j->label, first), j->label.dtype, vec_step(j, &j->label), n);
@@ -189,6 +190,23 @@ static ptrdiff_t span_open(Spans *v)
 static int span_takes(const LfVectorJob *j)
 {
     return j->op == LF_MULTI_MARGIN || j->op == LF_COSINE || j->op == LF_DICE || j->op == LF_WASSERSTEIN || (j->op == LF_TRIPLET && j->param[1] == 2);
+}
+
+/* Do positions lie nearer to one another than elements? */
+static int span_lies_across(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride)
+{
+    const ptrdiff_t step = vec_step(j, a), class = stride[0];
+    return a->data && j->cdim == 1 && (step < 0 ? -step : step) < (class < 0 ? -class : class);
+}
+
+/* How many positions are taken at once: of those that lie across, as many as their transposition can use. */
+static ptrdiff_t span_fit(const LfVectorJob *j)
+{
+    int across = j->cdim == 1 && j->c <= LF_SMALL_C;
+    for (int q = 0; q < LF_VECTORS; q++)
+        across |= span_lies_across(j, &j->in[q], j->inc[q]) || span_lies_across(j, &j->grad[q], j->gradc[q]);
+    const ptrdiff_t most = LF_SPAN_ROOM / (j->c ? j->c : 1), limit = across ? LF_W : LF_GROUP;
+    return most < 1 ? 1 : most < limit ? most : limit;
 }
 
 /* n bits set from 16 on */
@@ -292,7 +310,7 @@ static void NAME(across_carried_slopes)(const Spans *v, T *x, T *t)
     }
 }
 
-static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SMALL_C * LF_W + LF_STEP])
+static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP])
 {
     const LfVectorJob *j = v->j;
     const ptrdiff_t rest = -v->n & (LF_GROUP - 1);
@@ -475,7 +493,12 @@ static void NAME(plane_move)(const LfVectorJob *j, const LfArray *a, const ptrdi
             NAME(lf_store)(p, a->dtype, item, rows, n * j->c, 0);
         else
             NAME(lf_load)(rows, p, a->dtype, item, n * j->c);
-    } else if (j->cdim == 1 && labs(step) < labs(stride[0]))
+    } else if (span_lies_across(j, a, stride) && a->dtype == T_CODE && step == item && (uintptr_t)p % item == 0 && stride[0] % item == 0) {
+        if (put)
+            NAME(lf_rows_to_tile)((T *)p, stride[0] / item, (const char *)rows, pitch, n, j->c);
+        else
+            NAME(lf_tile_to_rows)((char *)rows, pitch, (const T *)p, stride[0] / item, n, j->c);
+    } else if (span_lies_across(j, a, stride))
         for (ptrdiff_t c = 0, m; m = j->c - c < LF_SMALL_C ? j->c - c : LF_SMALL_C, c < j->c; c += m)
             if (put) {
                 NAME(lf_rows_to_tile)(tile, LF_W, (const char *)(rows + c), pitch, n, m);
@@ -592,7 +615,7 @@ static void NAME(along_second)(Spans *v, NAME(Along) * w)
     }
 }
 
-static void NAME(along)(Spans *v, ptrdiff_t b, NAME(Along) * w, T (*room)[LF_SMALL_C * LF_W + LF_STEP])
+static void NAME(along)(Spans *v, ptrdiff_t b, NAME(Along) * w, T (*room)[LF_SPAN_ROOM + LF_STEP])
 {
     const LfVectorJob *j = v->j;
     int gradient = 0;
@@ -622,8 +645,8 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows, last = j->ndim ? j->shape[j->ndim - 1] : 1;
     const int across = j->cdim == 1 && j->c <= LF_SMALL_C;
-    const ptrdiff_t most = across ? LF_W : LF_SMALL_C * LF_W / (j->c ? j->c : 1), fit = most < 1 ? 1 : most < LF_W ? most : LF_W;
-    T room[2 * LF_VECTORS][LF_SMALL_C * LF_W + LF_STEP];
+    const ptrdiff_t fit = span_fit(j);
+    T room[2 * LF_VECTORS][LF_SPAN_ROOM + LF_STEP];
     NAME(Along) w;
     double sum = 0, mass = 0;
     ptrdiff_t bad = -1;
