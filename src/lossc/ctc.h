@@ -382,11 +382,15 @@ static void ctc_half(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 static void ctc_loss(const LfCtcJob *j, ptrdiff_t n, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
-    const CtcWork *w = (const CtcWork *)memory;
+    CtcWork *w = (CtcWork *)memory;
     const double shift = ctc_shift(u);
     double e = 0, z = 0;
-    if (u->status == LF_CTC_READY)
-        z = w[0].split.unit > 0 ? (e = w[0].exponent, w[0].z) : ctc_meet(u, &w[0].end, &w[1].end, &e);
+    if (u->status == LF_CTC_READY) {
+        z = w->met = ctc_meet(u, &w[0].end, &w[1].end, &e);
+        w->met_exponent = e;
+        if (w->split.unit > 0)
+            z = w->z, e = w->exponent;
+    }
     const double loss = (shift - e * LF_LN2_HI) - (e * LF_LN2_LO + lf_log_f64(z));
     /* Below 0 by what the rounding of normalised log-probabilities explains, it is 0. Those of halves are off by so much that such a bound would
      * take in losses of others, which are below 0 rightly: they only get that of the sums here. */
@@ -398,13 +402,14 @@ static void ctc_rest(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory)
 {
     const LfCtcSample *u = &j->sample[n];
     CtcWork *w = (CtcWork *)memory;
-    double e, z = 0, shift = 0;
+    double z = 0, shift = 0;
     if (u->status == LF_CTC_READY)
-        z = ctc_meet(u, &w[0].end, &w[1].end, &e), shift = ctc_shift(u);
+        z = w->met, shift = ctc_shift(u);
     const ptrdiff_t middle = u->half * F, from = dir ? 0 : middle, to = dir ? middle : u->steps;
     if (z > 0 && shift == shift) {
         CtcRows rows = {j, u, n, dir, &w[dir]};
-        ctc_second_half(u, dir, &w[dir], &w[1 - dir], j->states ? ctc_state_rows : j->small ? ctc_short_gradient : ctc_long_gradient, &rows);
+        void (*const emit)(void *, ptrdiff_t) = j->states ? ctc_state_rows : j->small ? ctc_short_gradient : ctc_long_gradient;
+        ctc_second_half(u, dir, z, w->met_exponent, &w[dir], &w[1 - dir], emit, &rows);
     } else {
         ctc_fill(j, n, from, to, shift != shift ? NAN : 0);
     }

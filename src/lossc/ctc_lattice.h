@@ -628,10 +628,10 @@ static void ctc_prune(CtcState *s, const double *last)
         s->hi--;
 }
 
-/* The second half of a direction: for each block, occupancies by column and frame into w->column, and then emit(context, block). */
-static void ctc_second_half(const LfCtcSample *u, int dir, CtcWork *w, const CtcWork *other, void (*emit)(void *, ptrdiff_t), void *context)
+/* The second half of a direction, where Z = z 2^e: for each block, occupancies by column and frame into w->column, and then emit(context, block). */
+static void ctc_second_half(const LfCtcSample *u, int dir, double z, double e, CtcWork *w, const CtcWork *other, void (*emit)(void *, ptrdiff_t),
+                            void *context)
 {
-    double e, z = ctc_meet(u, dir ? &other->end : &w->end, dir ? &w->end : &other->end, &e);
     const CtcState *in = &w->end;
     CtcPace pace = {0, 0};
     for (ptrdiff_t j = ctc_half_blocks(u, 1 - dir) - 1; j >= 0; j--) {

@@ -37,8 +37,9 @@ typedef struct {
     uint8_t *hard;                       /* by block of the half: done by ctc_exact */
     double *column, *last;               /* sums of occupancies [column][frame]; occupancies by pair */
     CtcSplit split;
-    double z, exponent; /* Z itself, where split.unit > 0 */
-    double *states;     /* occupancies [frame][blank, label][pair] of a block, or NULL */
+    double met, met_exponent; /* direction 0: Z from the states of both where they meet */
+    double z, exponent;       /* and Z itself, where split.unit > 0 and those do not tell */
+    double *states;           /* occupancies [frame][blank, label][pair] of a block, or NULL */
 } CtcWork;
 
 /* The same for an alignment. */
