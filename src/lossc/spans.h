@@ -28,16 +28,20 @@ typedef struct {
     double a, b, c;
 } LfThree;
 
-static __attribute__((noinline)) ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
+static __attribute__((noinline)) ptrdiff_t vec_far_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
 {
     ptrdiff_t p = 0;
-    if (!a->data || !j->ndim)
-        return 0;
     for (int d = j->ndim - 1; d > 0; d--) {
         p += i % j->shape[d] * a->stride[d];
         i /= j->shape[d];
     }
     return p + i * a->stride[0];
+}
+
+/* Byte offset of position i. */
+static inline ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
+{
+    return !a->data || !j->ndim ? 0 : j->ndim == 1 ? i * a->stride[0] : vec_far_offset(j, a, i);
 }
 
 static ptrdiff_t vec_step(const LfVectorJob *j, const LfArray *a) { return j->ndim ? a->stride[j->ndim - 1] : 0; }

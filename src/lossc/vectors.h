@@ -16,7 +16,8 @@ typedef struct {
     double *x[LF_VECTORS];                     /* vectors, or a run of them, in hand */
     ptrdiff_t at[LF_VECTORS], out[LF_VECTORS]; /* byte offsets of the position in in[] and grad[] */
     ptrdiff_t label;                           /* and in label */
-    int64_t y;                                 /* class index */
+    int64_t y, *list;                          /* class index; or the classes of a whole vector's list, */
+    ptrdiff_t listed;                          /* so many of them */
     double w, k;                               /* class weight; factor of the gradients, without it */
 } Vec;
 
@@ -69,7 +70,7 @@ static void vec_load(const LfVectorJob *j, int q, const char *p, ptrdiff_t count
         lf_rows_to_tile_f64(x, width, (const char *)part, count * (ptrdiff_t)sizeof(double), j->c, count);
         return;
     }
-    if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && j->c >= LF_STEP)
+    if (dtype == LF_F32 && j->cdim == 1 && stride[0] == sizeof(float) && step == j->c * stride[0] && 2 * j->c >= LF_STEP)
         for (; count + more > 1 && count; count--, p += step, x += width) { /* by whole steps: what is read past a row's end is of the next row */
             const lf_f32_u *row = (const void *)p;
             ptrdiff_t c = 0;
@@ -157,8 +158,17 @@ static int label_chunk(const Vec *v, ptrdiff_t from, int64_t *y)
 
 #define LF_TARGETS for (ptrdiff_t from = 0, t_ = LF_W, m; t_ == LF_W && from < j->c && (m = t_ = label_chunk(v, from, y), 1); from += LF_W)
 
-static ptrdiff_t multilabel_bad(const Vec *v)
+static ptrdiff_t multilabel_bad(Vec *v)
 {
+    if (v->whole) {
+        ptrdiff_t more = LF_W;
+        for (v->listed = 0; more == LF_W && v->listed < v->j->c; v->listed += more)
+            more = label_chunk(v, v->listed, v->list + v->listed);
+        for (ptrdiff_t l = 0; l < v->listed; l++)
+            if (v->list[l] < 0 || v->list[l] >= v->j->c)
+                return l;
+        return -1;
+    }
     const LfVectorJob *j = v->j;
     int64_t y[LF_W];
     LF_TARGETS
@@ -180,8 +190,51 @@ static void multilabel_others(const Vec *v, ptrdiff_t c, ptrdiff_t n, double *ot
             other[y[l] - c] = 0;
 }
 
+/* A target's hinges with the classes x that are none, of which `other` has all bits set, to the lanes of `total`; with `count`, how many are active, by
+ * class there and in all. By bits: a selection would leave the loop scalar. */
+static inline double multilabel_target(const double *x, const uint64_t *other, ptrdiff_t n, double base, double *total, double *count)
+{
+    double active[LF_STEP] = {0};
+    for (ptrdiff_t i = 0; i < n; i += LF_STEP)
+#pragma omp simd
+        for (int l = 0; l < LF_STEP; l++) {
+            const double h = base + x[i + l], on = h > 0 ? 1 : 0;
+            total[l] += lf_real_f64(lf_bits_f64(vec_hinge(h)) & other[i + l]);
+            if (count) {
+                const double counts = lf_real_f64(lf_bits_f64(on) & other[i + l]);
+                active[l] += counts, count[i + l] += counts;
+            }
+        }
+    return count ? lf_half_lane_sum(active) : 0;
+}
+
+static double multilabel_whole(const Vec *v)
+{
+    const LfVectorJob *j = v->j;
+    const ptrdiff_t n = j->c;
+    const double k = v->k / (double)n;
+    double *x = v->x[0], count[LF_RUN], active[LF_RUN], total[LF_STEP] = {0};
+    uint64_t other[LF_RUN];
+    LF_EACH(n) other[e] = -(uint64_t)(e < n), count[e] = 0;
+    for (ptrdiff_t l = 0; l < v->listed; l++)
+        other[v->list[l]] = 0;
+    for (ptrdiff_t l = 0; l < v->listed; l++)
+        if (j->grad[0].data)
+            active[l] = multilabel_target(x, other, n, 1 - x[v->list[l]], total, count);
+        else
+            multilabel_target(x, other, n, 1 - x[v->list[l]], total, NULL);
+    if (j->grad[0].data) {
+        LF_EACH(n) x[e] = k * count[e];
+        for (ptrdiff_t l = 0; l < v->listed; l++) /* a class named twice counts twice */
+            x[v->list[l]] -= k * active[l];
+    }
+    return lf_half_lane_sum(total) / (double)n;
+}
+
 static double multilabel_margin(const Vec *v)
 {
+    if (v->whole)
+        return multilabel_whole(v);
     const LfVectorJob *j = v->j;
     const double k = v->k / (double)j->c;
     double other[LF_RUN], g[LF_RUN], total = 0;
@@ -510,14 +563,15 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     const ptrdiff_t last = j->ndim ? j->shape[j->ndim - 1] : 1, width = LF_PADDED(j->c);
-    const int whole = j->c <= LF_RUN && j->op != LF_MULTILABEL_MARGIN;
+    const int whole = j->c <= LF_RUN;
+    int64_t list[LF_RUN];
     const ptrdiff_t fit = whole ? vec_fit(j, width) : 1;
     double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
     j->bad[b] = -1;
     for (ptrdiff_t i = start, count; i < end; i += count) {
         const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
         count = left < fit ? left : fit;
-        Vec v = {.j = j, .whole = whole};
+        Vec v = {.j = j, .whole = whole, .list = list};
         for (int q = 0; q < LF_VECTORS; q++) {
             v.at[q] = vec_offset(j, &j->in[q], i), v.out[q] = vec_offset(j, &j->grad[q], i);
             if (whole && j->in[q].data && !j->labels_only)
