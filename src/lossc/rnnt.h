@@ -131,9 +131,8 @@ static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double 
 {
     const ptrdiff_t item = lf_itemsize(j->x_dtype);
     const int direct = j->x_dtype == T_CODE && j->x_c == item && (uintptr_t)x % sizeof(T) == 0, far = NAME(row_far)((T)m);
-    const NAME(Ref) ref = NAME(row_ref)((T)m);
-    const double k = scale / sum, lift = fabs(k) < 0x1p-50 ? 1 / T_UNSHIFT : 1; /* so that f keeps its digits */
-    const T f = (T)(ref.f * lift * k);
+    const NAME(Ref) ref = NAME(run_ref)((T)m);
+    const double k = scale / sum;
     const T *a = (const T *)(const void *)x;
     if (!direct)
         NAME(lf_load)(row, x, j->x_dtype, j->x_c, j->C), a = row;
@@ -142,11 +141,7 @@ static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double 
             row[c] = NAME(row_shift)(a[c], (T)m);
         a = row;
     }
-#pragma omp simd
-    for (ptrdiff_t c = 0; c < j->C; c++)
-        row[c] = NAME(row_exp)(a[c], ref.magic, ref.floor) * f;
-    for (ptrdiff_t c = 0; lift > 1 && c < j->C; c++)
-        row[c] *= (T)T_UNSHIFT;
+    NAME(emit_scaled)(row, a, NULL, j->C, ref.magic, ref.floor, (T)ref.f, (T)k);
     if (sum < 32)
         NAME(ctc_refine)(j, x, row, j->C, m, sum, k);
 }
