@@ -118,6 +118,36 @@ def test_layout_of_other_dtypes(isa, case, layout, dtype):
     assert bits(value) == bits(again) and {k: bits(v) for k, v in gradient.items()} == {k: bits(v) for k, v in other.items()}
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 65, 70), (1, 130, 9, 11), (2, 1100, 37), (1, 5000, 18), (1, 33000, 5)], ids=str)
+def test_planes_of_many_classes(isa, shape, dtype, rng):
+    """Rows that are packed before they are worked on: planes, inputs with gaps and outputs of another layout, as contiguous rows."""
+    make = lambda: rng.normal(0, 3, shape).astype(DTYPES[dtype])  # noqa: E731
+    planes, upstream, classes = make(), make(), shape[1]
+    rows, upstream_rows = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (planes, upstream))
+    y = rng.integers(0, classes, (shape[0], *shape[2:]))
+    y.flat[3] = -100
+    back = lambda a: bits(np.moveaxis(a, -1, 1))  # noqa: E731
+    for f in (F.softmax, F.log_softmax):
+        want, want_gradient = lf.value_and_grad(f)(rows, grad_output=upstream_rows)
+        value, gradient = lf.value_and_grad(f)(planes, 1, grad_output=upstream)
+        assert bits(value) == back(want) and bits(gradient) == back(want_gradient)
+        assert bits(f(planes, 1)) == back(want)
+        assert bits(f(np.moveaxis(planes, 1, 0), 0, out=np.moveaxis(np.zeros_like(want), -1, 0))) == bits(np.moveaxis(want, -1, 0))
+    want, want_gradient = lf.value_and_grad(F.logsumexp)(rows, -1)
+    value, gradient = lf.value_and_grad(F.logsumexp)(planes, 1)
+    assert bits(value) == bits(want) and bits(gradient) == back(want_gradient)
+    for target, options in ((y, {}), (y, {"label_smoothing": 0.1, "weight": rng.random(classes)}), (np.abs(upstream), {"label_smoothing": 0.1})):
+        other = target if target is y else np.ascontiguousarray(np.moveaxis(target, 1, -1))
+        names = ("input",) if target is y else ("input", "target")
+        want, want_gradients = lf.value_and_grad(F.cross_entropy, argnums=names)(rows, other, axis=-1, **options)
+        value, got = lf.value_and_grad(F.cross_entropy, argnums=names)(planes, target, **options)
+        assert bits(value) == bits(want) and [bits(g) for g in got] == [back(g) for g in want_gradients]
+    want, want_gradient = lf.value_and_grad(F.nll_loss)(rows, y, axis=-1)
+    value, gradient = lf.value_and_grad(F.nll_loss)(planes, y)
+    assert bits(value) == bits(want) and bits(gradient) == back(want_gradient)
+
+
 @pytest.mark.parametrize("layout", WRITABLE)
 @pytest.mark.parametrize("case", EVERY_CASE)
 def test_outputs_of_any_layout(case, layout):
