@@ -1122,13 +1122,13 @@ static __attribute__((noinline)) void NAME(rows_work_apart)(const LfRowJob *j, N
             NAME(rows_pack)(j, r, from[k], stride[k], to[k]->data, to[k]->dtype, 1);
 }
 
-/* Zero the rows in hand of the gradient; its classes are one dimension. */
-static void NAME(rows_clear)(const LfRowJob *j, const NAME(Rows) * r)
+/* Zero rows of the gradient, whose classes are one dimension. */
+static void NAME(rows_clear)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t rows)
 {
     static const T zero[LF_RUN];
     const ptrdiff_t item = lf_itemsize(j->gx.dtype), step = j->gx.stride[j->ndim - 1], class = j->gxc[0];
     const int across = NAME(planes)(j, &j->gx, j->gxc);
-    for (LfRuns w = lf_runs(j, &j->gx, r->first, r->n); w.n; lf_next_run(j, &j->gx, &w)) {
+    for (LfRuns w = lf_runs(j, &j->gx, first, rows); w.n; lf_next_run(j, &j->gx, &w)) {
         const int whole = class == item && step == j->c * item;
         const ptrdiff_t lines = whole ? 1 : across ? j->c : w.n, apart = across ? class : step, along = whole ? item : across ? step : class;
         const ptrdiff_t n = whole ? w.n * j->c : across ? w.n : j->c;
@@ -1160,15 +1160,14 @@ static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double
     if (!j->gx.data && !gw)
         return;
     NAME(rows_coefficients)(j, r);
-    if (j->gx.data)
-        NAME(rows_clear)(j, r);
     for (ptrdiff_t l = 0; l < r->n; l++) {
         const int64_t y = r->label[l];
         const T g = (T)(-r->kd[l] * r->wt[l]);
         if (y >= 0 && gw)
             gw_mass[y] += 1, gw[y] -= r->kd[l] * (double)x[l];
         if (y >= 0 && j->gx.data)
-            NAME(lf_store)(j->gx.data + r->off_gx[l] + y * j->gxc[0], j->gx.dtype, 1, &g, 1, 0);
+            j->gx.dtype == T_CODE ? (void)memcpy(j->gx.data + r->off_gx[l] + y * j->gxc[0], &g, sizeof g)
+                                  : NAME(lf_store)(j->gx.data + r->off_gx[l] + y * j->gxc[0], j->gx.dtype, 1, &g, 1, 0);
     }
 }
 
@@ -1188,6 +1187,8 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     T room[LF_GROUP_ELEMENTS + LF_W * LF_LANES];
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
+    if (j->op == LF_NLL && j->gx.data)
+        NAME(rows_clear)(j, start, end - start);
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
         const ptrdiff_t at = (i - start) % width, next = i - at + width, n = strips && next < end ? (end - next < width ? end - next : width) : 0;

@@ -252,6 +252,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
             ao = cnp.PyArray_EMPTY(job.ndim, <cnp.npy_intp *>job.shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
         fill_array(&job.out, ao, dtype_code(ao), job.ndim)
     job.rows = rows_per_block(job.n, job.c, False)
+    if nll and job.rows < LF_W:
+        job.rows = LF_W     # of each row only one element is read
     if request is not None:
         grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis, (ax, at, aw, am, au, ao))
         if request.hessian:
