@@ -259,7 +259,8 @@ static inline void NAME(across_sums)(int op, Spans *v, const T *x, const T *y, c
     }
 }
 
-static inline void NAME(across_slopes)(int op, const Spans *v, T *x, T *y, T *z)
+/* In place; with `first`, the gradient by the first vector alone. */
+static inline void NAME(across_slopes)(int op, int first, const Spans *v, T *x, T *y, T *z)
 {
     for (ptrdiff_t at = 0; at < v->n; at += LF_GROUP) {
         double f[LF_GROUP], g[LF_GROUP], h[LF_GROUP], base[LF_GROUP];
@@ -274,9 +275,9 @@ static inline void NAME(across_slopes)(int op, const Spans *v, T *x, T *y, T *z)
             for (ptrdiff_t l = 0; l < LF_GROUP; l++) {
                 const LfThree t = span_slope(op, x[i + l], y[i + l], z[i + l], base[l], own[l] == c, f[l], g[l], h[l]);
                 x[i + l] = (T)t.a;
-                if (op != LF_MULTI_MARGIN)
+                if (!first)
                     y[i + l] = (T)t.b;
-                if (op == LF_TRIPLET)
+                if (!first && op == LF_TRIPLET)
                     z[i + l] = (T)t.c;
             }
     }
@@ -319,6 +320,7 @@ static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP
     const LfVectorJob *j = v->j;
     const ptrdiff_t rest = -v->n & (LF_GROUP - 1);
     T *x[LF_VECTORS] = {tile[0], tile[0], tile[0]};
+    const int first = !j->grad[1].data && !j->grad[2].data;
     int gradient = 0;
     for (int q = 0; q < LF_VECTORS && j->in[q].data; q++) {
         x[q] = tile[q], gradient |= j->grad[q].data != NULL;
@@ -347,7 +349,10 @@ static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP
         return;
 #define LF_CASE(op)                                                                                                                                  \
     case op:                                                                                                                                         \
-        NAME(across_slopes)(op, v, x[0], x[1], x[2]);                                                                                                \
+        if (op == LF_MULTI_MARGIN || first)                                                                                                          \
+            NAME(across_slopes)(op, 1, v, x[0], x[1], x[2]);                                                                                         \
+        else                                                                                                                                         \
+            NAME(across_slopes)(op, 0, v, x[0], x[1], x[2]);                                                                                         \
         break;
     switch (j->op) {
         LF_CASE(LF_MULTI_MARGIN)
@@ -406,8 +411,8 @@ static inline void NAME(along_sums)(int op, const T *x, const T *y, const T *z, 
 
 /* By whole steps, the last one back from the end, or into what a buffer has beyond it. The factors come in lanes: gcc would copy the loop for each that
  * could be 0. */
-static inline void NAME(along_slopes)(int op, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own, const double *factors,
-                                      T *const *o)
+static inline void NAME(along_slopes)(int op, int first, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own,
+                                      const double *factors, T *const *o)
 {
     double f[LF_STEP], g[LF_STEP], h[LF_STEP];
     for (int l = 0; l < LF_STEP; l++)
@@ -419,9 +424,9 @@ static inline void NAME(along_slopes)(int op, const T *x, const T *y, const T *z
         for (ptrdiff_t l = 0; l < LF_STEP; l++) {
             const LfThree t = span_slope(op, x[at + l], y[at + l], z[at + l], base, at + l == own, f[l], g[l], h[l]);
             gx[l] = (T)t.a;
-            if (op != LF_MULTI_MARGIN)
+            if (!first)
                 gy[l] = (T)t.b;
-            if (op == LF_TRIPLET)
+            if (!first && op == LF_TRIPLET)
                 gz[l] = (T)t.c;
         }
     }
@@ -584,6 +589,7 @@ static void NAME(along_first)(Spans *v, NAME(Along) * w)
 static void NAME(along_second)(Spans *v, NAME(Along) * w)
 {
     const LfVectorJob *j = v->j;
+    const int first = !j->grad[1].data && !j->grad[2].data;
     const T *x[LF_VECTORS];
     T *o[LF_VECTORS];
     for (ptrdiff_t l = 0; l < v->n; l++) {
@@ -596,7 +602,10 @@ static void NAME(along_second)(Spans *v, NAME(Along) * w)
                 o[q] = NAME(along_fits)(j, w->g[q], n) ? w->g[q].at + l * w->g[q].pitch + c : w->buf[LF_VECTORS + q];
 #define LF_CASE(op)                                                                                                                                  \
     case op:                                                                                                                                         \
-        NAME(along_slopes)(op, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                          \
+        if (op == LF_MULTI_MARGIN || first)                                                                                                          \
+            NAME(along_slopes)(op, 1, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                   \
+        else                                                                                                                                         \
+            NAME(along_slopes)(op, 0, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                   \
         break;
             switch (j->op) {
                 LF_CASE(LF_MULTI_MARGIN)
