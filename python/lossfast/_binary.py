@@ -13,8 +13,9 @@ _BCE = _core.elementwise("bce", _PAIR, requires={"input": _PROBABILITY, "target"
 _BCE_LOGITS = _core.elementwise("bce_logits", _PAIR, same_shape=True)
 _BCE_LOGITS_POS_WEIGHT = _core.elementwise("bce_logits_pos_weight", (*_PAIR, "pos_weight"), same_shape=True)
 _FOCAL = _core.elementwise(
-    "sigmoid_focal", _PAIR, limits=(("alpha", -_INF, 1.0, "a number of at most 1"), ("gamma", 0.0, _INF, "a number of at least 0")), same_shape=True
-)
+    "sigmoid_focal", _PAIR, limits=(("alpha", -_INF, 1.0, "a number of at most 1"), ("gamma", 0.0, _INF, "a number of at least 0")), same_shape=True,
+    squared="sigmoid_focal_2",
+)  # fmt: skip
 _MULTILABEL = _core.elementwise("bce_logits", _PAIR, row_mean=True, same_shape=True)
 _SOFT_MARGIN = _core.elementwise("soft_margin", _PAIR)
 

@@ -19,6 +19,7 @@ def elementwise(
     warn_broadcast: bool = ...,
     same_shape: bool = ...,
     hessian: bool = ...,
+    squared: str | None = ...,
 ) -> Callable[..., Any]: ...
 
 class ValueAndGrad:

@@ -66,8 +66,9 @@ cdef class Elementwise:
     per_row : the third input may have one element for each row of the first
     warn_broadcast, same_shape : warn, or raise, when input and target have different shapes
     hessian : the formula has a second derivative by the input
+    squared : the kernel for when the last number is 2
     """
-    cdef int id, inputs, params
+    cdef int id, squared, inputs, params
     cdef readonly str name
     cdef readonly tuple args
     cdef tuple limits, gap
@@ -77,9 +78,10 @@ cdef class Elementwise:
     cdef bint weight_mean, row_mean, batch_mean, per_row, warn_broadcast, same_shape, hessian
 
     def __init__(self, kernel, args, *, limits=(), gap=None, requires=None, weight_mean=False, row_mean=False, batch_mean=False, per_row=False,
-                 warn_broadcast=False, same_shape=False, hessian=True):
+                 warn_broadcast=False, same_shape=False, hessian=True, squared=None):
         self.name, self.id, self.args = kernel, LOSSES[kernel], args
         self.inputs, self.params = lf_loss_inputs[self.id], lf_loss_params[self.id]
+        self.squared = LOSSES[squared or kernel]
         if len(args) != self.inputs:
             raise ValueError(f"{kernel}: takes {self.inputs} inputs, names given: {args}")
         if len(limits) != self.params:
@@ -110,6 +112,8 @@ cdef class Elementwise:
         job.loss, job.wide, job.stream = self.id, wide, 0
         for d in range(self.params):
             job.param[d] = self.parameter(d, p0 if d == 0 else p1 if d == 1 else p2 if d == 2 else p3)
+        if self.squared != self.id and job.param[self.params - 1] == 2:
+            job.loss = self.squared
         if mode == 3:
             mode, divisor = 2, cnp.PyArray_DIM(ax, 0) if cnp.PyArray_NDIM(ax) else 1
         if self.row_mean:

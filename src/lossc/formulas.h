@@ -399,11 +399,12 @@ LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
  *   hx = A q^gamma (gamma c ((gamma - 1) r^2 + r (t - s)) + 2 gamma r c' + c'')
  *   gy = q^gamma (A' c + A (gamma c (t - s)/q - x))
  * q is kept from 0 in the denominators only: it underflows where c does.
- * 1.5 ulp at x = 0.961, y = 1, gamma = 1.3; hx may cancel. */
-LOSS(sigmoid_focal)
+ * 1.74 ulp at x = -0.0293, y = 0, gamma = 2; hx may cancel. square: gamma is 2, and takes no power. */
+static inline VG NAME(lf_sigmoid_focal)(T x, T y, const T *p, int square)
 {
     NAME(LfPair) other = NAME(lf_less)(1, p, 0);
-    T gamma = p[1], one = p[0] < 0 ? 1 : p[0], onelo = p[0] < 0 ? 0 : p[LF_PARAMS], zero = p[0] < 0 ? 1 : other.hi, zerolo = p[0] < 0 ? 0 : other.lo;
+    T gamma = square ? 2 : p[1], one = p[0] < 0 ? 1 : p[0], onelo = p[0] < 0 ? 0 : p[LF_PARAMS], zero = p[0] < 0 ? 1 : other.hi,
+      zerolo = p[0] < 0 ? 0 : other.lo;
     VG ce = NAME(lf_bce_logits)(x, y, 1, 0);
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, ks = k * l.s, yt = y * l.t, st = l.s * l.t, ts = l.t - l.s;
@@ -412,18 +413,24 @@ LOSS(sigmoid_focal)
     T oy = one * y, zk = zero * k;
     NAME(LfPair) weight = NAME(lf_minus)(oy, -zk);
     T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + onelo * y + zerolo * k + zero * klo);
-    T power = NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
+    T power = square ? q.hi * q.hi : NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
     T inverse = R(1.0) / (q.hi < T_MIN ? T_MIN : q.hi), r = (k - y) * st * inverse;
-    T powerlo = NAME(lf_pow_rest)(q.hi, gamma, p[LF_PARAMS + 1], power) + gamma * qlo * inverse * power;
+    T rest = square ? NAME(lf_product_error)(q.hi, q.hi, power) : NAME(lf_pow_rest)(q.hi, gamma, p[LF_PARAMS + 1], power);
+    T powerlo = rest + (square ? 2 * qlo * q.hi : gamma * qlo * inverse * power);
     T ulo = weight.hi * powerlo + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
     T c = ulo * ce.v + (u * ce.c + NAME(lf_product_error)(u, ce.v, v));
     T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
     return (VG){.v = v,
                 .c = NAME(lf_finite)(c),
-                .gx = u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
+                .gx = square ? weight.hi * q.hi * (NAME(lf_times)(2 * (k - y) * st, ce.v) + q.hi * ce.gx)
+                             : u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
                 .gy = power * ((one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x)),
                 .hx = u * h};
 }
+
+LOSS(sigmoid_focal) { return NAME(lf_sigmoid_focal)(x, y, p, 0); }
+
+LOSS(sigmoid_focal_2) { return NAME(lf_sigmoid_focal)(x, y, p, 1); }
 
 /* ---- divergences -------------------------------------------------------------------------------------------------------------------- */
 
