@@ -410,7 +410,7 @@ static void NAME(rows_fetch)(const LfRowJob *j, const LfArray *a, ptrdiff_t firs
 static int NAME(planes)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
 {
     const ptrdiff_t step = a->stride[j->ndim - 1], class = stride[0];
-    return j->cdim == 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
+    return j->cdim == 1 && j->n > 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
 }
 
 static int NAME(strip_fits)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
