@@ -358,6 +358,22 @@ CASES = [
             Edge("zero weight", ([[0.0, 0.0]], [0]), [0], {"weight": np.array([0.0, 1.0])}, gradient=[[0, 0]]),
             Edge("probabilities need not add up", ([[0.0, 0.0]], [[3.0, -1.0]]), [2 * 0.6931471805599453], exact=False),
             Edge("unbatched", ([0.0, 0.0], 1), 0.6931471805599453, gradient=[0.5, -0.5], exact=False),
+            *[
+                Edge(
+                    f"further apart than float reaches, {what}",
+                    ([[3e38, -3e38] + [-INF] * masked], target),
+                    [3e37],
+                    options,
+                    gradient=[[0.05, -0.05] + [0] * masked],
+                    exact=False,
+                )
+                for what, masked, target, options in (
+                    ("smoothed", 0, [0], {"label_smoothing": 0.1}),
+                    ("probabilities", 0, [[0.95, 0.05]], None),
+                    ("of 66 classes", 64, [[0.95, 0.05] + [0.0] * 64], None),
+                    ("weighted", 0, [1], {"weight": np.array([1.0, 0.05])}),
+                )
+            ],
         ),
     ),
     Case(
@@ -408,7 +424,7 @@ CASES = [
         hessian=True,
         edges=(
             Edge("knee and ends", ([0.0, 1.0, -3.0, INF, NAN], [0.0] * 5), [0, 0.5, 2.5, INF, NAN], gradient=[0, 1, -1, 1, NAN]),
-            Edge("infinite delta", ([3.0], [1.0]), [2], {"delta": INF}, gradient=[2]),
+            Edge("infinite delta", ([3.0, INF, -INF], [1.0] * 3), [2, INF, INF], {"delta": INF}, gradient=[2, INF, -INF]),
         ),
     ),
     Case(
@@ -474,6 +490,14 @@ CASES = [
         edges=(
             Edge("variance clamped", ([1.0], [0.0], [0.0]), [0.5 * (np.log(1e-6) + 1e6)], gradient=[1e6], exact=False),
             Edge("nan and inf", ([NAN, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, NAN, INF]), [NAN, NAN, INF]),
+            Edge(
+                "subnormal variance",
+                ([0.0, 2.0**-100], [0.0, 0.0], [2.0**-149, 2.0**-140]),
+                [-149 * np.log(2) / 2, (-140 * np.log(2) + 2.0**-60) / 2],
+                {"eps": 0.0},
+                gradient=[0, 2.0**40],
+                exact=False,
+            ),
         ),
     ),
     Case(
@@ -501,6 +525,9 @@ CASES = [
                 exact=False,
             ),
             Edge("negative rate", ([-1.0], [1.0]), [NAN], {"log_input": False}),
+            Edge(
+                "nothing observed, next to no rate", ([2.0**-149, 0.0], [0.0, 0.0]), [2.0**-149, 0], {"log_input": False, "eps": 0.0}, gradient=[1, 1]
+            ),
         ),
     ),
     Case("soft_margin_loss", "SoftMarginLoss", {"input": normal, "target": sign}, floats=("input", "target")),
@@ -623,6 +650,14 @@ CASES = [
         hessian=True,
         edges=(
             Edge("no target where its factor overflows", ([-60.0], [0.0]), [-2 * np.exp(30)], {"power": 2.5}, gradient=[np.exp(30)], exact=False),
+            Edge("the larger of two infinite terms", ([500.0, 100.0, INF], [1e30, INF, 1.0]), [INF, -INF, INF], {"power": 0}),
+            Edge(
+                "a factor that overflows alone",
+                ([-200.0], [2.0**-126]),
+                [2 * np.exp(100) * 2.0**-126],
+                gradient=[-np.exp(100) * 2.0**-126],
+                exact=False,
+            ),
         ),
     ),
     Case(
@@ -632,7 +667,22 @@ CASES = [
         ({}, {"weight": positive}),
         ("input", "target", "weight"),
         hessian=True,
-        edges=(Edge("nothing observed", ([1.5], [0.0]), [3], gradient=[2]), Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0])),
+        edges=(
+            Edge("nothing observed", ([1.5], [0.0]), [3], gradient=[2]),
+            Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),
+            Edge("infinities", ([INF, 1.0, INF, NAN], [1.0, INF, INF, 1.0]), [INF, INF, NAN, NAN], gradient=[2, -INF, NAN, NAN]),
+            Edge(
+                "the ends of float",
+                ([2.0**127, 2.0**127, 2.0**120, 2.0**-149], [2.0**126, 2.0**127 * (1 - 2.0**-11), 2.0**-149, 2.0**-3]),
+                [
+                    2.0**127 * (1 - np.log(2)),
+                    2.0**128 * (2.0**-11 + (1 - 2.0**-11) * np.log1p(-(2.0**-11))),
+                    2.0**121,
+                    2.0**-2 * (146 * np.log(2) - 1),
+                ],
+                exact=False,
+            ),
+        ),
     ),
     Case(
         "gamma_deviance",
@@ -641,7 +691,16 @@ CASES = [
         ({}, {"weight": positive}),
         ("input", "target", "weight"),
         hessian=True,
-        edges=(Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),),
+        edges=(
+            Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),
+            Edge("infinities", ([INF, 1.0, INF, NAN], [1.0, INF, INF, 1.0]), [INF, INF, NAN, NAN], gradient=[0, -INF, NAN, NAN]),
+            Edge(
+                "the ends of float",
+                ([2.0**127, 3 * 2.0**-149, 2.0**120], [2.0**126, 2.0**-148, 2.0**-149]),
+                [2 * np.log(2) - 1, 2 * (np.log(1.5) - 1 / 3), 2 * (269 * np.log(2) - 1)],
+                exact=False,
+            ),
+        ),
     ),
     Case(
         "tweedie_deviance",
@@ -650,7 +709,12 @@ CASES = [
         ({}, {"power": 1.2, "weight": positive}, {"power": 1}, {"power": 2}, {"power": 3.0}, {"power": 0}),
         ("input", "target", "weight"),
         hessian=True,
-        edges=(Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),),
+        edges=(
+            Edge("exact", ([2.0, 0.3], [2.0, 0.3]), [0, 0], gradient=[0, 0]),
+            Edge("infinities", ([INF, 1.0, INF, NAN], [1.0, INF, INF, 1.0]), [INF, INF, NAN, NAN]),
+            Edge("infinities, of another power", ([INF, 1.0, INF, NAN], [1.0, INF, INF, 1.0]), [INF, INF, NAN, NAN], {"power": 1.2}),
+            Edge("the least floats", ([2.0**-149, 2.0**-147], [2.0**-147, 2.0**-149]), [4 * 2.0**-74.5, 2 * 2.0**-74.5], exact=False),
+        ),
     ),
     # losses over the last axis
     Case("multilabel_soft_margin_loss", "MultiLabelSoftMarginLoss", {"input": normal, "target": binary}, ({}, {"weight": per_last}), kind="row"),

@@ -110,6 +110,17 @@ def test_special_rows_beside_ordinary_ones(isa, c, dtype, rng):
 
 @pytest.mark.parametrize("c", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_certainty_is_one(isa, c, dtype):
+    """Of softmax, where the others' probabilities are lost beside it, whatever the logit."""
+    x = np.full((200, c), -40, dtype) + np.linspace(-5, 5, 200, dtype=dtype)[:, None]
+    x[:, c // 2] += dtype(90)
+    assert (F.softmax(x)[:, c // 2] == 1).all() and (F.softmax(x.T.copy(), axis=0)[c // 2] == 1).all()
+    F.softmax(x, out=x)
+    assert (x[:, c // 2] == 1).all()
+
+
+@pytest.mark.parametrize("c", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_masked_classes_change_nothing(isa, c, dtype, rng):
     """-inf and -FLT_MAX logits, anywhere, have probability and gradient 0 and leave the loss that of the others."""
     kept = np.sort(rng.choice(c, max(1, c // 2), replace=False))
@@ -269,6 +280,25 @@ def test_bce_with_logits_pos_weight_at_infinity(isa):
     assert got.tolist() == [0, INF]
 
 
+@pytest.mark.parametrize("p", [1.5, 3.0, 20.0])
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
+def test_triplets_whose_powers_overflow(isa, p, size, rng):
+    """A p-norm scales with its vector, and its gradient does not, though the powers of the differences may be no numbers."""
+    for c in (3, 70):
+        a, b, n = rng.normal(size=(3, 5, c))
+        options = {"p": p, "eps": 0.0, "reduction": "none", "swap": True}
+        want, grads = lf.value_and_grad(F.triplet_margin_loss, argnums=(0, 1, 2))(a, b, n, margin=10.0, **options)
+        got, scaled = lf.value_and_grad(F.triplet_margin_loss, argnums=(0, 1, 2))(a * size, b * size, n * size, margin=10 * size, **options)
+        np.testing.assert_allclose(got / size, want, rtol=1e-12)
+        for g, w in zip(scaled, grads):
+            np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-12)
+
+
+def test_no_cosine_of_vectors_whose_square_overflows(isa):
+    value, gradient = lf.value_and_grad(F.cosine_embedding_loss)(np.full((1, 3), 1e200), np.ones((1, 3)), np.array([1]))
+    assert math.isnan(value) and np.isnan(gradient).all()
+
+
 def test_gamma_nll_where_the_exponential_alone_is_no_number(isa):
     """target exp(-input) is a number for exp(90), and for a subnormal target; the limits where the input is infinite."""
     x = np.array([-90, -150, -100, -88.5, 120, 0.5], np.float32)
@@ -303,3 +333,44 @@ def test_mean_of_the_largest_terms(isa, n):
     x = np.full(n, 1.8e19, np.float32)
     want = np.float32(float(x[0]) ** 2)
     assert abs(F.mse_loss(x, np.zeros_like(x)) - want) <= np.spacing(want) and F.mse_loss(x, np.zeros_like(x), reduction="sum") == INF
+
+
+@pytest.mark.parametrize("c", LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_further_apart_than_their_type_reaches(isa, c, dtype, rng):
+    """Along either axis, the last of them a class without mass; the labels' gradients are not disturbed."""
+    top = float(np.finfo(dtype).max) * 0.9
+    x = np.full((40, c), -top)
+    x[:, 0] = top
+    p = np.where(rng.random((40, c)) < 0.3, 0.1 / c, 0)
+    p[:, 0] = 1 - p[:, 1:].sum(1)
+    for target, kind, options in ((p.astype(dtype), p, {}), (np.zeros(40, int), np.eye(c)[[0] * 40], {"label_smoothing": 0.1})):
+        smoothing = options.get("label_smoothing", 0)
+        share = (kind * (1 - smoothing) + smoothing / c)[:, 1:].sum(1)
+        got, gradient = lf.value_and_grad(F.cross_entropy)(x.astype(dtype), target, reduction="none", **options)
+        np.testing.assert_allclose(got / top / 2, share, rtol=1e-6)
+        across = target.T.copy() if target.ndim == 2 else target
+        again, other = lf.value_and_grad(F.cross_entropy)(x.T.astype(dtype), across, axis=0, reduction="none", **options)
+        assert bits(again) == bits(got) and bits(np.ascontiguousarray(other.T)) == bits(gradient)
+
+
+@pytest.mark.parametrize("n", [4, 64, 5000, 100_000])
+def test_mean_of_terms_beyond_float(isa, threads, n):
+    """A term may be infinite in float32 where the mean is a number: sums and means are those of float64, whatever the layout, beside a
+    gradient, weighted, and over the input's own place."""
+    x, t = np.ones(n, np.float32), np.zeros(n, np.float32)
+    x[n // 2] = 3e19
+    want = np.float32(np.mean(x.astype(float) ** 2))
+    mean = F.mse_loss(x, t)
+    assert abs(mean - want) <= np.spacing(want) and math.isinf(F.mse_loss(x, t, reduction="none").max())
+    assert bits(mean) == bits(F.mse_loss(x[::-1].copy()[::-1], t)) == bits(F.mse_loss(np.repeat(x, 2)[::2], t))
+    weighted = F.mse_loss(x, t, weight=np.full(n, 0.5, np.float32))
+    assert abs(weighted - want) <= np.spacing(want)
+    y = x.copy()
+    value, gradient = lf.value_and_grad(F.mse_loss)(x, t)
+    again, over = lf.value_and_grad(F.mse_loss)(y, t, grad_out=y)
+    assert bits(value) == bits(again) == bits(mean) and over is y and bits(gradient) == bits(y)
+    rows = np.full((n, 2), 3e38, np.float32) * np.float32([1, -1])
+    y = np.zeros(n, int)
+    y[0] = 1
+    assert abs(F.cross_entropy(rows, y) / (6e38 / n) - 1) < 1e-6

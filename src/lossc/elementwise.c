@@ -24,5 +24,40 @@
 #include "formulas.h"
 #include "elementwise.h"
 
-void LF_EXPORT(elem_block)(const LfElemJob *j, ptrdiff_t b) { j->wide ? elem_block_f64(j, b) : elem_block_f32(j, b); }
+/* A sum of floats that is no number is taken again in double: its terms may be finite there, and their mean a float. */
+LF_CALLED elem_sum_again(const LfElemJob *j, ptrdiff_t b)
+{
+    LfElemJob d = *j;
+    d.mass = NULL, d.out.data = d.hess.data = NULL;
+    for (int q = 0; q <= LF_INPUTS; q++)
+        d.grad[q].data = NULL;
+    elem_block_f64(&d, b);
+}
+
+static void elem_block_float(const LfElemJob *j, ptrdiff_t b)
+{
+    elem_block_f32(j, b);
+    if (j->sum && !(fabs(j->sum[b]) < INFINITY))
+        elem_sum_again(j, b);
+}
+
+/* Where a gradient takes the input's place, which it leaves unreadable, the sum comes first. */
+LF_CALLED elem_block_over(const LfElemJob *j, ptrdiff_t b)
+{
+    LfElemJob d = *j;
+    d.grad[0].data = NULL;
+    elem_block_float(&d, b);
+    d = *j, d.sum = NULL;
+    elem_block_f32(&d, b);
+}
+
+void LF_EXPORT(elem_block)(const LfElemJob *j, ptrdiff_t b)
+{
+    if (j->wide)
+        elem_block_f64(j, b);
+    else if (j->sum && j->grad[0].data == j->in[0].data)
+        elem_block_over(j, b);
+    else
+        elem_block_float(j, b);
+}
 void LF_EXPORT(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b) { j->wide ? elem_fold_f64(j, arg, b) : elem_fold_f32(j, arg, b); }

@@ -88,16 +88,12 @@ static inline T NAME(lf_pow_rest)(T x, T y, T ylo, T z)
     return y == 0 ? 0 : ((e.hi - z) + e.lo) + e.hi * plo;
 }
 
-/* d^2/s with its error, d and s pairs: q = d/s and r = 1/s, within 2 ulp, are by-products. */
-typedef struct {
-    T q, r, v, c;
-} NAME(LfSquareOver);
-
-static inline NAME(LfSquareOver) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPair) s)
+/* d^2/s with its error, d and s pairs, from q, d/s within 2 ulp. */
+static inline NAME(LfPair) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPair) s, T q)
 {
-    T r = R(1.0) / s.hi, q = d.hi * r, v = d.hi * q, qs = q * s.hi;
+    T v = d.hi * q, qs = q * s.hi;
     T rest = ((d.hi - qs) - NAME(lf_product_error)(q, s.hi, qs)) - q * s.lo; /* d - q s */
-    return (NAME(LfSquareOver)){q, r, v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v)};
+    return (NAME(LfPair)){v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v)};
 }
 
 /* log(1 + e) for a pair 0 <= e <= 1: in float half the work of lf_log1p_pair, hi within 1.5 ulp (polynomial: 2^-24.9), both together 0.6. */
@@ -188,8 +184,8 @@ LOSS(huber)
     T delta = p[0] < T_MAX ? p[0] : T_MAX;
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T a = ABS(d.hi), q = a > delta ? delta : a, half = q / 2, h = a - half;
-    T v = q * h, g = COPYSIGN(q, d.hi), c = g * d.lo + (q * ((a - h) - half) + NAME(lf_unfused)(q, h, v));
-    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= delta};
+    T v = q * h, g = COPYSIGN(a > p[0] ? p[0] : a, d.hi), c = g * d.lo + (q * ((a - h) - half) + NAME(lf_unfused)(q, h, v));
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= p[0]};
 }
 
 /* Smooth L1, Huber over beta.  a = |d|, q = min(a, beta), s = q/beta:
@@ -497,10 +493,10 @@ LOSS(js_div)
     T k = tiny ? 1 / T_TINY : 1, back = tiny ? T_TINY : 1;
     x *= k, y *= k;
     NAME(LfPair) d = NAME(lf_minus)(x, y), s = NAME(lf_minus)(x, -y);
-    T large = x < y ? y : x, small = x < y ? x : y;
-    NAME(LfSquareOver) t = NAME(lf_square_over)(d, s);
-    T u = ABS(t.q), z2 = u * u, more = t.v * (z2 * NAME(lf_js_core)(z2)), near = t.v + more, nearlo = ((t.v - near) + more) + t.c;
-    T a = 2 * large * t.r, b = 2 * small * t.r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
+    T large = x < y ? y : x, small = x < y ? x : y, r = R(1.0) / s.hi, q = d.hi * r;
+    NAME(LfPair) t = NAME(lf_square_over)(d, s, q);
+    T u = ABS(q), z2 = u * u, more = t.hi * (z2 * NAME(lf_js_core)(z2)), near = t.hi + more, nearlo = ((t.hi - near) + more) + t.lo;
+    T a = 2 * large * r, b = 2 * small * r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
     T va = large * la, vb = NAME(lf_times)(small, lb);
     NAME(LfPair) far = NAME(lf_minus)(va, -vb);
     /* log(2 large/s) - log(a) = arest/(2 large), likewise for small */
@@ -517,7 +513,7 @@ LOSS(js_div)
                 .c = back * NAME(lf_finite)(close ? nearlo / 4 : farlo / 2),
                 .gx = (x < y ? down : up) / 2,
                 .gy = (x < y ? up : down) / 2,
-                .hx = none ? 0 : k * (y * t.r / (2 * x))};
+                .hx = none ? 0 : k * (y * r / (2 * x))};
 }
 
 /* What lf_loss_js_div_log's v lacks, in float; c = 0 in double.  With h = D/2 and G = exp((x + y)/2) it is G (h sinh h - cosh h log cosh h), for
@@ -584,15 +580,17 @@ LOSS(gaussian_nll)
     T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log_positive)(s).hi;
     l = s == 0 ? -T_INF : l;
     l = s < T_INF ? l : s;
-    NAME(LfSquareOver) t = NAME(lf_square_over)(NAME(lf_minus)(x, y), (NAME(LfPair)){s, 0});
-    NAME(LfPair) sum = NAME(lf_minus)(l, -t.v), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
-    T c = all.lo + (sum.lo + (t.c + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
+    NAME(LfPair) d = NAME(lf_minus)(x, y);
+    T q = d.hi / s; /* and not by 1/s, which may overflow */
+    NAME(LfPair) t = NAME(lf_square_over)(d, (NAME(LfPair)){s, 0}, q);
+    NAME(LfPair) sum = NAME(lf_minus)(l, -t.hi), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
+    T c = all.lo + (sum.lo + (t.lo + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
     return (VG){.v = all.hi / 2,
                 .c = NAME(lf_finite)(c / 2),
-                .gx = t.q,
-                .gy = -t.q,
-                .gz = t.r * (R(1.0) - t.v) / 2,
-                .hx = t.r,
+                .gx = q,
+                .gy = -q,
+                .gz = (R(1.0) - t.hi) / s / 2,
+                .hx = R(1.0) / s,
                 .bad = -(I)(z < 0) & 3,
                 .doubt = (I)BITS(z)};
 }
@@ -621,10 +619,10 @@ static inline VG NAME(lf_add_stirling)(VG r, T y)
 static inline VG NAME(lf_poisson)(T x, T y, T eps)
 {
     NAME(LfPair) s = NAME(lf_minus)(x, -eps);
-    T l = NAME(lf_log)(s.hi), r = R(1.0) / s.hi, yl = x > T_MAX ? 0 : NAME(lf_times)(y, l);
+    T l = NAME(lf_log)(s.hi), r = y == 0 ? 0 : y / s.hi, yl = x > T_MAX ? 0 : NAME(lf_times)(y, l);
     NAME(LfPair) d = NAME(lf_minus)(x, yl);
-    T c = d.lo - (NAME(lf_product_error)(y, l, yl) + y * (NAME(lf_log_rest)(s.hi, l) + s.lo * r));
-    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - y * r, .gy = -l, .hx = y * r * r};
+    T c = d.lo - (NAME(lf_product_error)(y, l, yl) + y * (NAME(lf_log_rest)(s.hi, l) + s.lo / s.hi));
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - r, .gy = -l, .hx = y == 0 ? 0 : r / s.hi};
 }
 
 /* Poisson, x the logarithm of the rate.  e = exp(x):  v = e - y x,  gx = e - y,  gy = -x,  hx = e.
@@ -650,17 +648,18 @@ LOSS(poisson_nll_log_full) { return NAME(lf_add_stirling)(NAME(lf_poisson_log)(x
  * 2 ulp while |v| > |x|/16: for x < 0 the terms may cancel, and t is known to 2^-28. */
 LOSS(gamma_nll_log)
 {
-    T e = NAME(lf_exp)(-x), t = y == y ? NAME(lf_exp_times)(y, -x) : y;
+    T e = NAME(lf_exp)(-x), t = NAME(lf_exp_times)(y, -x);
     NAME(LfPair) d = NAME(lf_minus)(t > T_MAX ? 0 : x, -t), exact = NAME(lf_exp_pair)(x);
     T c = d.lo + (y * exact.lo + NAME(lf_product_error)(y, exact.hi, t));
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = R(1.0) - t, .gy = e, .hx = t, .bad = NAME(lf_bad)(0, y < 0), .doubt = (I)BITS(y)};
 }
 
-/* exp(k x), k a pair, with its error; what the product's rounding drops is in hi too. */
-static inline NAME(LfPair) NAME(lf_exp_product)(NAME(LfPair) k, T x)
+/* y exp(k x), k a pair, with its error; what the product's rounding drops is in hi too. */
+static inline NAME(LfPair) NAME(lf_exp_product)(T y, NAME(LfPair) k, T x)
 {
-    T u = k.hi * x, e = NAME(lf_exp)(u), lo = NAME(lf_finite)(e * (NAME(lf_product_error)(k.hi, x, u) + k.lo * x)), hi = e + lo;
-    return (NAME(LfPair)){hi, (e - hi) + lo + NAME(lf_exp_rest)(u, e)};
+    T u = k.hi * x, t = NAME(lf_exp_times)(y, u), lo = NAME(lf_finite)(t * (NAME(lf_product_error)(k.hi, x, u) + k.lo * x)), hi = t + lo;
+    NAME(LfPair) exact = NAME(lf_exp_pair)(-u);
+    return (NAME(LfPair)){hi, (t - hi) + lo + NAME(lf_finite)(y * exact.lo + NAME(lf_product_error)(y, exact.hi, t))};
 }
 
 /* a/b - q, q = a/b rounded */
@@ -677,18 +676,20 @@ static inline T NAME(lf_quotient_error)(T a, T b, T q)
 LOSS(tweedie_nll_log)
 {
     NAME(LfPair) p1 = NAME(lf_less)(1, p, 0), p2 = NAME(lf_less)(2, p, 0);
-    NAME(LfPair) a = NAME(lf_exp_product)(p1, x), b = NAME(lf_exp_product)(p2, x);
-    a.hi = b.hi > (p2.hi > 0 ? T_MAX : T_INF) ? 0 : a.hi; /* the larger exponential wins where both overflow */
-    b.hi = (y != 0) & (a.hi > (p2.hi < 0 ? T_MAX : T_INF)) ? 0 : b.hi;
-    T ya = NAME(lf_times)(y, a.hi), va = ya / p1.hi, vb = b.hi / p2.hi;
+    NAME(LfPair) ya = NAME(lf_exp_product)(y, p1, x), b = NAME(lf_exp_product)(1, p2, x);
+    T order = NAME(lf_exponent)(NAME(lf_split)(ABS(y))) * T_LN2_HI; /* of log y, within 0.4: where both terms overflow the larger one wins */
+    I larger = (x > order) & (ABS(y) <= T_MAX);
+    ya.hi = (b.hi > T_MAX) & larger ? 0 : ya.hi;
+    b.hi = (ABS(ya.hi) > T_MAX) & !larger ? 0 : b.hi;
+    T va = ya.hi / p1.hi, vb = b.hi / p2.hi;
     NAME(LfPair) v = NAME(lf_minus)(vb, va);
-    T alo = NAME(lf_quotient_error)(ya, p1.hi, va) + (y * a.lo + NAME(lf_product_error)(y, a.hi, ya) - va * p1.lo) / p1.hi;
+    T alo = NAME(lf_quotient_error)(ya.hi, p1.hi, va) + (ya.lo - va * p1.lo) / p1.hi;
     T c = v.lo + (NAME(lf_quotient_error)(b.hi, p2.hi, vb) + (b.lo - vb * p2.lo) / p2.hi - alo);
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
-                .gx = b.hi - ya,
-                .gy = -a.hi / p1.hi,
-                .hx = p2.hi * b.hi - p1.hi * ya,
+                .gx = b.hi - ya.hi,
+                .gy = -NAME(lf_exp_product)(1, p1, x).hi / p1.hi,
+                .hx = p2.hi * b.hi - p1.hi * ya.hi,
                 .bad = NAME(lf_bad)(0, (p[0] > 0) & (y < 0)),
                 .doubt = (I)BITS(y)};
 }
@@ -719,27 +720,57 @@ static inline T NAME(lf_atanh_core)(T z)
     return q;
 }
 
+/* x and y, not negative, times 2/scale, a power of two that brings a normal x to [1, 4); l + lo = log(y/x), and (y/x) drop what rounding takes
+ * from y/x, for positive finite ones. */
+typedef struct {
+    T x, y, scale, l, lo, drop;
+} NAME(LfRatio);
+
+static inline NAME(LfRatio) NAME(lf_ratio)(T x, T y)
+{
+    const U field = BITS(T_INF);
+    U u = BITS(x + T_MIN) & field, w = BITS(y + T_MIN) & field; /* of a subnormal number: T_MIN's */
+    T k = REAL(field - u), X = x * k, Y = y * REAL(field - w), r = Y / X;
+    U b = NAME(lf_split)(r);
+    T e = NAME(lf_exponent)(b) + NAME(lf_exponent)(w - u), f = NAME(lf_fraction)(b), l = NAME(lf_log_sum)(e, f, 0);
+    T drop = NAME(lf_quotient_error)(Y, X, r) / r;
+    NAME(LfPair) exact = NAME(lf_log_exact)(e, f);
+    return (NAME(LfRatio)){X, y * k, REAL(u), l, (exact.hi - l) + exact.lo + drop, drop};
+}
+
+/* log(y/x) at the ends too */
+static inline T NAME(lf_ratio_log)(T x, T y, T l)
+{
+    T d = x - y;
+    l = y == 0 ? -T_INF : l;
+    return ABS(d) <= T_MAX ? l : -d;
+}
+
+/* d/x, d = x - y: 1 at x = inf */
+static inline T NAME(lf_relative)(T d, T x) { return d > T_MAX ? 1 : d / x; }
+
 /* Unit deviances, x the mean, as scikit-learn's mean_poisson_deviance, mean_gamma_deviance, mean_tweedie_deviance.
  * With d = x - y, s = d/(x + y), t = d^2/(x + y) and P = 1/3 + s^2/5 + s^4/7 + ..., log(x/y) = 2 (s + s^3 P), and for |s| <= 1/3 the
- * deviances are formed from t without cancellation. */
+ * deviances are formed from t without cancellation, of x and y scaled so that nothing overflows. */
 
 /* Poisson.  v = 2 (x - y + y log(y/x)) = 2 t (1 - s (1 - s) P);  gx = 2 d/x,  gy = 2 log(y/x),  hx = 2 y/x^2.   y = 0 gives 2x.
  * 1.4 ulp at x = 1.638, y = 3.065. */
 LOSS(poisson_deviance)
 {
-    NAME(LfPair) d = NAME(lf_minus)(x, y);
-    NAME(LfSquareOver) t = NAME(lf_square_over)(d, NAME(lf_minus)(x, -y));
-    T s = t.q, core = NAME(lf_atanh_core)(s * s), less = t.v * (s * (R(1.0) - s) * core);
-    T near = t.v - less, nearlo = ((t.v - near) - less) + t.c;
-    T r = y / x, l = NAME(lf_log)(r), rx = r * x, yl = NAME(lf_times)(y, l);
+    NAME(LfRatio) r = NAME(lf_ratio)(x, y);
+    NAME(LfPair) D = NAME(lf_minus)(r.x, r.y), S = NAME(lf_minus)(r.x, -r.y), d = NAME(lf_minus)(x, y);
+    T s = D.hi / S.hi, core = NAME(lf_atanh_core)(s * s);
+    NAME(LfPair) t = NAME(lf_square_over)(D, S, s);
+    T less = t.hi * (s * (R(1.0) - s) * core), near = t.hi - less, nearlo = ((t.hi - near) - less) + t.lo, yl = y * r.l;
     NAME(LfPair) far = NAME(lf_minus)(d.hi, -yl);
-    T farlo = far.lo + d.lo + y * NAME(lf_log_rest)(r, l) + NAME(lf_product_error)(y, l, yl) + ((y - rx) - NAME(lf_product_error)(r, x, rx));
-    I close = ABS(s) <= R(0.33);
-    return (VG){.v = 2 * (close ? near : far.hi),
-                .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)),
-                .gx = 2 * d.hi / x,
-                .gy = close ? -4 * (s + s * (s * s * core)) : 2 * l,
-                .hx = 2 * r / x,
+    T farlo = far.lo + d.lo + (y * r.lo + NAME(lf_product_error)(y, r.l, yl));
+    I close = ABS(s) <= R(0.33), end = ABS(d.hi) > T_MAX;
+    T v = close ? near * r.scale : 2 * far.hi;
+    return (VG){.v = end ? T_INF : v,
+                .c = NAME(lf_finite)(close ? nearlo * r.scale : 2 * farlo),
+                .gx = 2 * NAME(lf_relative)(d.hi, x),
+                .gy = close ? -4 * (s + s * (s * s * core)) : 2 * NAME(lf_ratio_log)(x, y, r.l),
+                .hx = 2 * (y / x / x),
                 .bad = NAME(lf_bad)(x <= 0, y < 0),
                 .doubt = -NAME(lf_bad)(x <= 0, y < 0)};
 }
@@ -748,19 +779,22 @@ LOSS(poisson_deviance)
  * 1.13 ulp. */
 LOSS(gamma_deviance)
 {
-    NAME(LfPair) d = NAME(lf_minus)(x, y);
-    NAME(LfSquareOver) t = NAME(lf_square_over)(d, NAME(lf_minus)(x, -y));
-    T s = t.q, more = t.v * (s * (R(1.0) + s) * NAME(lf_atanh_core)(s * s)), sum = t.v + more, near = sum / x;
-    T nearlo = NAME(lf_quotient_error)(sum, x, near) + (((t.v - sum) + more) + t.c) / x;
-    T r = y / x, l = NAME(lf_log)(r), u = d.hi / x;
-    NAME(LfPair) above = NAME(lf_minus)(r, 1), far = NAME(lf_minus)(above.hi, l);
-    T farlo = far.lo + above.lo - NAME(lf_log_rest)(r, l) + NAME(lf_quotient_error)(y, x, r) * above.hi / r;
+    NAME(LfRatio) r = NAME(lf_ratio)(x, y);
+    NAME(LfPair) D = NAME(lf_minus)(r.x, r.y), S = NAME(lf_minus)(r.x, -r.y);
+    T s = D.hi / S.hi;
+    NAME(LfPair) t = NAME(lf_square_over)(D, S, s);
+    T more = t.hi * (s * (R(1.0) + s) * NAME(lf_atanh_core)(s * s)), sum = t.hi + more;
     I close = ABS(s) <= R(0.33);
-    return (VG){.v = 2 * (close ? near : far.hi),
+    T q = (close ? sum : y) / (close ? r.x : x); /* one division for both */
+    T nearlo = NAME(lf_quotient_error)(sum, r.x, q) + (((t.hi - sum) + more) + t.lo) / r.x;
+    T l = x > T_MAX ? -T_INF : r.l, u = NAME(lf_relative)(x - y, x);
+    NAME(LfPair) above = NAME(lf_minus)(q, 1), far = NAME(lf_minus)(above.hi, l);
+    T farlo = far.lo + above.lo - r.lo + q * r.drop;
+    return (VG){.v = 2 * (close ? q : far.hi),
                 .c = NAME(lf_finite)(2 * (close ? nearlo : farlo)),
-                .gx = 2 * u / x,
-                .gy = -2 * u / y,
-                .hx = (4 * r - 2) / x / x,
+                .gx = 2 * (u / x),
+                .gy = y > T_MAX ? 2 / x : -2 * (u / y),
+                .hx = 2 * ((2 * (y / x) - 1) / x / x),
                 .bad = NAME(lf_bad)(x <= 0, y <= 0),
                 .doubt = -NAME(lf_bad)(x <= 0, y <= 0)};
 }
@@ -769,7 +803,7 @@ LOSS(gamma_deviance)
  *   v  = 2 a (q e1 - e2),   gx = 2 a (1 - q)/x,   gy = 2 a e1/x,   hx = 2 a (1 + p r)/x^2
  * The terms cancel to a r^2 as y approaches x: for small r it is a r^2 times the binomial series' rest
  *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
- * y < 0 is bad for p > 0, y = 0 for p >= 2.  In double, where what cancels before the series takes over, 2/r, does not reach a float. */
+ * y < 0 is bad for p > 0, y = 0 for p >= 2.  x = inf gives inf for p < 2, NaN beyond.  In double, where what cancels before the series takes over, 2/r, does not reach a float. */
 LOSS(tweedie_deviance)
 {
     const double X = x, Y = y, power = (double)p[0] + (double)p[LF_PARAMS], p1 = 1 - power, p2 = 2 - power, q = Y / X, r = (Y - X) / X;
@@ -780,7 +814,8 @@ LOSS(tweedie_deviance)
         h = 1 + r * h * ((3.0 - k - power) * (1.0 / k));
     const double far = a * (lf_times_f64(q, e1) - e2), close = a * r * (r * h);
     const I bad = NAME(lf_bad)(x <= 0, ((p[0] > 0) & (y < 0)) | ((p[0] >= 2) & (y <= 0)));
-    return (VG){.v = (T)(__builtin_fabs(r) < near ? close : 2 * far),
+    const double v = __builtin_fabs(r) < near ? close : 2 * far;
+    return (VG){.v = (T)(Y - X == INFINITY || (X - Y == INFINITY && p2 > 0) ? INFINITY : v),
                 .gx = (T)(-2 * a * r / X),
                 .gy = (T)(2 * a * e1 / X),
                 .hx = (T)(2 * a * (1 + power * r) / (X * X)),
@@ -790,23 +825,28 @@ LOSS(tweedie_deviance)
 
 /* Tweedie of power 3/2, which is algebraic.  h = (sqrt x + sqrt y)/2, t = d/(h sqrt x), d = x - y:
  *   v  = 4 (sqrt x - sqrt y)^2/sqrt x = t^2 sqrt x,   gx = 2 t h/x,   gy = -2 t/sqrt y,   hx = (3y - x)/x^2.5
+ * v(kx, ky) = sqrt(k) v(x, y): a small x, whose h sqrt x may be subnormal, is scaled by k = f^2; a y that overflows then makes v do so, of any y.
  * 0.51 ulp. */
 LOSS(tweedie_deviance_3_2)
 {
+    const T up = T_MANT == 23 ? R(0x1p20) : R(0x1p53);
+    T f = x < 1 / (up * up * up * up * 64) ? up : 1, back = x < 1 / (up * up * up * up * 64) ? 1 / up : 1, X = x, Y = y;
+    x *= f * f, y *= f * f;
+    y = y > T_MAX ? T_MAX : y;
     T rx = SQRT(x), ry = SQRT(y), xx = rx * rx, yy = ry * ry;
     T rxlo = ((x - xx) - NAME(lf_product_error)(rx, rx, xx)) / (2 * rx), rylo = ((y - yy) - NAME(lf_product_error)(ry, ry, yy)) / (2 * ry);
     NAME(LfPair) d = NAME(lf_minus)(x, y), sum = NAME(lf_minus)(rx / 2, -ry / 2);
-    T h = sum.hi, w = h * rx, t = d.hi / w, u = t * rx, v = t * u;
+    T h = sum.hi, w = h * rx, t = d.hi / w, root = rx * back, u = t * root, v = t * u;
     T hlo = sum.lo + (rxlo + (y == 0 ? 0 : rylo)) / 2, wlo = NAME(lf_product_error)(h, rx, w) + (h * rxlo + hlo * rx);
     T tlo = NAME(lf_quotient_error)(d.hi, w, t) + (d.lo - t * wlo) / w;
-    T ulo = NAME(lf_product_error)(t, rx, u) + (t * rxlo + tlo * rx);
-    return (VG){.v = v,
+    T ulo = NAME(lf_product_error)(t, root, u) + (t * (rxlo * back) + tlo * root);
+    return (VG){.v = ABS(X - Y) > T_MAX ? T_INF : v,
                 .c = NAME(lf_finite)(NAME(lf_product_error)(t, u, v) + (t * ulo + tlo * u)),
-                .gx = 2 * t * h / x,
-                .gy = -2 * t / ry,
-                .hx = (3 * y - x) / x / x / rx,
-                .bad = NAME(lf_bad)(x <= 0, y < 0),
-                .doubt = -NAME(lf_bad)(x <= 0, y < 0)};
+                .gx = 2 * t * (h * back) / X,
+                .gy = -2 * t / (ry * back),
+                .hx = (3 * Y - X) / X / X / root,
+                .bad = NAME(lf_bad)(X <= 0, Y < 0),
+                .doubt = -NAME(lf_bad)(X <= 0, Y < 0)};
 }
 
 #undef LOG2PI_HI

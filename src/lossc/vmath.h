@@ -82,19 +82,19 @@ static inline T NAME(lf_exp)(T x)
     return NAME(lf_scale)(R(1.0) + (d.r + NAME(lf_exp_tail)(d.r)), d.k);
 }
 
-/* y exp(x) for y >= 0, where exp(x) alone may overflow or vanish: as lf_exp for normal y.  0 at y = 0, whatever x.
- * The clamps are the reach of lf_scale, beyond which the result overflows or vanishes for every normal y. */
+/* y exp(x), where exp(x) alone may overflow or vanish: as lf_exp.  0 at y = 0, whatever x.
+ * y comes nearer to 1 first, which is exact, and x is cut where the result overflows or vanishes for every y on that side of 1. */
 static inline T NAME(lf_exp_times)(T y, T x)
 {
-    const T reach = 2 * R(0.6931472) * (T_BIAS - 1);
-    T c = x > reach ? reach : x;
-    c = c < -reach ? -reach : c;
+    const int shift = T_MANT == 23 ? 100 : 128, span = T_MANT == 23 ? 300 : 2205;
+    const T below = T_MANT == 23 ? 195 : 1457, above = T_MANT == 23 ? 90 : 711;
+    I large = ABS(y) >= 1;
+    T top = large ? above : below, c = x > top ? top : x;
+    c = c < top - span ? top - span : c;
     NAME(LfReduced) d = NAME(lf_reduce)(c);
-    U h = d.k >> 1;
-    T t = (R(1.0) + (d.r + NAME(lf_exp_tail)(d.r))) * REAL(h << T_MANT) * y * REAL((d.k - h) << T_MANT);
-    t = x > reach ? T_INF : t;
-    t = x < -reach ? 0 : t;
-    return y == 0 ? 0 * c : t;
+    U k = d.k + (U)(large ? shift : -shift), h = k >> 1;
+    T near = y * (large ? REAL((U)(T_BIAS - shift) << T_MANT) : REAL((U)(T_BIAS + shift) << T_MANT));
+    return (R(1.0) + (d.r + NAME(lf_exp_tail)(d.r))) * REAL(h << T_MANT) * near * REAL((k - h) << T_MANT);
 }
 
 typedef struct {
@@ -328,17 +328,22 @@ static inline T NAME(lf_product_error)(T a, T b, T p)
 #endif
 }
 
-/* log(x) as a pair, for normal x > 0: as in lf_log_sum, with -f^2/2 carried exactly and the rest, below 0.03, in one T. */
-static inline NAME(LfPair) NAME(lf_log_pair)(T x)
+/* e ln2 + log(1 + f) as a pair: as in lf_log_sum, with -f^2/2 carried exactly and the rest, below 0.03, in one T. */
+static inline NAME(LfPair) NAME(lf_log_exact)(T e, T f)
 {
-    U b = NAME(lf_split)(x);
-    T e = NAME(lf_exponent)(b), f = NAME(lf_fraction)(b);
     T g = R(0.5) * f, q = f * g, qlo = NAME(lf_product_error)(f, g, q);
     T a = e * T_LN2_HI, h = a + f, s = h - q;
     T rest = NAME(lf_log_tail)(f) + q;
     T lo = ((a - h) + f) + (((h - s) - q) - qlo) + (e * T_LN2_LO + rest);
     T hi = s + lo;
     return (NAME(LfPair)){hi, (s - hi) + lo};
+}
+
+/* log(x) as a pair, for normal x > 0. */
+static inline NAME(LfPair) NAME(lf_log_pair)(T x)
+{
+    U b = NAME(lf_split)(x);
+    return NAME(lf_log_exact)(NAME(lf_exponent)(b), NAME(lf_fraction)(b));
 }
 
 /* x^y for x >= 0: exp(p + plo) with p + plo = y log(x). x^0 = 1; 0^y = 0, or inf for y < 0; NaN for 1^inf.
@@ -446,6 +451,6 @@ static inline T NAME(lf_lgamma)(T x)
 #undef EXP_LO
 #undef EXP_NORMAL
 #undef SQRT_HALF
-#undef MANT_MASK
 #undef BEYOND
+#undef MANT_MASK
 #undef LGAMMA_SHIFT
