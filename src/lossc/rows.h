@@ -741,13 +741,93 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
         }
 }
 
+/* Cross entropy that is no number, though it may be one: a logit can lie further from the maximum than T reaches, or have next to no mass. */
+static __attribute__((noinline)) void NAME(row_loss_again)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+{
+    T buf[LF_RUN], tbuf[LF_RUN];
+    const double m = r->m[l] * 0.5, own = r->wt[l] * (1 - j->smoothing); /* halves: for double too */
+    double half = 0;
+    if (j->c <= LF_SMALL_C) /* where long rows lie is known */
+        lf_offsets(j, &j->x, r->first + l, 1, r->off_x + l);
+    if (j->c <= LF_SMALL_C && j->op == LF_CE_PROB)
+        lf_offsets(j, &j->t, r->first + l, 1, r->off_t + l);
+    for (ptrdiff_t c = 0; NAME(row_spread)(j) && c < j->c; c += LF_RUN) {
+        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+        const T *x = NAME(row_in)(j, &j->x, j->xc, r->off_x[l], c, n, buf), *u = NAME(row_masses)(j, r, l, c, n, tbuf);
+        for (ptrdiff_t i = 0; i < n; i++)
+            half += u[i] == 0 ? 0 : u[i] * (m - x[i] * 0.5);
+    }
+    if (j->op == LF_CE_INDEX)
+        half += own == 0 ? 0 : own * (m - *NAME(row_in)(j, &j->x, j->xc, r->off_x[l], r->label[l], 1, buf) * 0.5);
+    r->loss[l] = (2 * half + r->mass[l] * r->delta[l]) * (j->gamma == 0 ? 1 : r->focus[l]);
+}
+
 static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
 {
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
         NAME(group_finish)(j, r, at);
+    double none = 0;
+    const int ce = j->op == LF_CE_INDEX || j->op == LF_CE_PROB;
+#pragma omp simd reduction(+ : none)
+    for (ptrdiff_t l = 0; l < r->n; l++)
+        none += 0 * r->dot[l];
+    for (ptrdiff_t l = 0; ce && none != 0 && l < r->n; l++)
+        if (!(fabs(r->dot[l]) < INFINITY) && r->label[l] >= 0)
+            NAME(row_loss_again)(j, r, l);
     for (ptrdiff_t l = r->n; l < LF_W; l++) /* lanes of no row are summed too */
         r->loss[l] = 0;
 }
+
+#ifdef LF_T_FLOAT
+/* logsumexp that comes near to 0 from a negative maximum: S to the last bit of a float is not enough of it, and is summed again in double. */
+static int sum_is_near(const Rows_f32 *r, ptrdiff_t l) { return (r->m[l] < 0) & (fabs(r->loss[l]) < 0.25); }
+
+static void group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at)
+{
+    double s[LF_GROUP] = {0}, ties[LF_GROUP], m[LF_GROUP];
+    int64_t any = 0;
+#pragma omp simd reduction(| : any)
+    for (int l = 0; l < LF_GROUP; l++) {
+        m[l] = r->m[at + l], ties[l] = -1;
+        any |= -(int64_t)(m[l] < 0) & -(int64_t)(fabs(r->loss[at + l]) < 0.25);
+    }
+    for (ptrdiff_t c = 0; any && c < classes; c++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const double d = x[c * ld + l] - m[l], e = lf_exp_neg_f64(d);
+            const uint64_t other = -(uint64_t)(d != 0); /* by bits: row_other */
+            s[l] += lf_real_f64(lf_bits_f64(e) & other), ties[l] += lf_real_f64(lf_bits_f64(1.0) & ~other);
+        }
+    for (int l = 0; any && l < LF_GROUP; l++)
+        r->loss[at + l] = sum_is_near(r, at + l) ? m[l] + lf_log1p_f64(s[l] + ties[l]) : r->loss[at + l];
+}
+
+static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 *r, ptrdiff_t l)
+{
+    const double m = r->m[l];
+    float buf[LF_RUN], pad[LF_LANES];
+    double s[LF_LANES] = {0}, ties[LF_LANES] = {-1};
+    for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
+        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+        const float *x = row_in_f32(j, &j->x, j->xc, r->off_x[l], c, n, buf);
+        for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
+            const float *v = x + i;
+            if (n - i < LF_LANES) {
+                for (int k = 0; k < LF_LANES; k++)
+                    pad[k] = k < n - i ? v[k] : -INFINITY;
+                v = pad;
+            }
+#pragma omp simd
+            for (int k = 0; k < LF_LANES; k++) {
+                const double d = v[k] - m, e = lf_exp_neg_f64(d);
+                const uint64_t other = -(uint64_t)(d != 0);
+                s[k] += lf_real_f64(lf_bits_f64(e) & other), ties[k] += lf_real_f64(lf_bits_f64(1.0) & ~other);
+            }
+        }
+    }
+    r->loss[l] = m + lf_log1p_f64(lf_lane_sum(s) + lf_lane_sum(ties));
+}
+#endif
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 {
@@ -951,9 +1031,11 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
             }
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
                 o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
-                if (j->op == LF_SOFTMAX)
+                if (j->op == LF_SOFTMAX) {
                     NAME(emit_scaled)(o, x, kept, n, magic, floor, pf, 1);
-                else
+                    for (ptrdiff_t i = 0; r->q[l] < T_EPS / 4 && i < n; i++) /* what is 1 but for rounding */
+                        o[i] = o[i] > (T)0.5 ? 1 : o[i];
+                } else
                     NAME(emit_log_softmax)(o, x, n, &r->top[l], &r->tdelta[l], 0);
                 NAME(row_put)(j, &j->out, j->oc, r->off_out[l], c, n, o, obuf);
             }
@@ -1030,6 +1112,10 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
             NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, 0, j->c, u, LF_W);
         NAME(tile_stats)(j, r, x, ld, spread ? u : NULL, second ? e : NULL);
         NAME(rows_finish)(j, r);
+#ifdef LF_T_FLOAT
+        for (ptrdiff_t at = 0; j->op == LF_LOGSUMEXP && at < r->n; at += LF_GROUP)
+            group_sum_again(x + at, ld, j->c, r, at);
+#endif
         if (second) {
             NAME(rows_coefficients)(j, r);
             if (gw)
@@ -1045,6 +1131,11 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
             NAME(row_stats)(j, r, l, keep ? room + l * keep : NULL);
         }
         NAME(rows_finish)(j, r);
+#ifdef LF_T_FLOAT
+        for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
+            if (sum_is_near(r, l))
+                row_sum_again(j, r, l);
+#endif
         if (second) {
             NAME(rows_coefficients)(j, r);
             if (gw)
