@@ -97,13 +97,14 @@ static void multi_margin_finish(Spans *v)
     }
 }
 
-/* cos = ab / sqrt((aa + 1e-12) (bb + 1e-12));  y = 1: 1 - cos,  y = -1: max(0, cos - margin) */
+/* cos = ab / sqrt((aa + 1e-12) (bb + 1e-12)), NaN where a square overflows;  y = 1: 1 - cos,  y = -1: max(0, cos - margin) */
 static void cosine_finish(Spans *v)
 {
     const double margin = v->j->param[0];
     LF_EACH_LANE(v)
     {
-        const double aa = v->s[1][l] + 1e-12, bb = v->s[2][l] + 1e-12, norm = SQRT(aa) * SQRT(bb), cosine = v->s[0][l] / norm;
+        const double aa = v->s[1][l] + 1e-12, bb = v->s[2][l] + 1e-12, norm = SQRT(aa) * SQRT(bb);
+        const double cosine = v->s[0][l] / norm + 0 * norm;
         const double excess = cosine - margin, sign = v->sign[l], apart = excess < 0 ? 0 : v->k[l];
         const double k = sign == 1 ? -v->k[l] : sign == -1 ? apart : 0, kc = k * cosine;
         v->loss[l] = sign == 1 ? 1 - cosine : sign == -1 ? vec_hinge(excess) : 0 * cosine;

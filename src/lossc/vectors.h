@@ -414,11 +414,6 @@ static double cross_entropy_hessian(const Vec *v)
 
 /* ---- triplets by a p-norm, p != 2 ------------------------------------------------------------------------------------------------------------- */
 
-/* sum |a - b + eps|^p and its root */
-typedef struct {
-    double sum, root;
-} Distance;
-
 static inline double vec_power(double size, double p) { return size == 0 ? 0 : lf_pow_f64(size, p); }
 
 /* A run's a - b + eps is 0 in the padding. */
@@ -430,7 +425,8 @@ static const double *distance_in(const Vec *v, int first, ptrdiff_t c, ptrdiff_t
     return a;
 }
 
-static __attribute__((noinline)) double power_distance(const Vec *v, int first, int second)
+/* sum (k |a - b + eps|)^p */
+static __attribute__((noinline)) double power_distance(const Vec *v, int first, int second, double k)
 {
     const LfVectorJob *j = v->j;
     const double p = j->param[1], eps = j->param[2];
@@ -441,22 +437,28 @@ static __attribute__((noinline)) double power_distance(const Vec *v, int first, 
         if (p == 1)
             LF_SUM(sum, n, fabs(a[e] - b[e] + eps))
         else
-            LF_SUM(sum, n, vec_power(fabs(a[e] - b[e] + eps), p))
+            LF_SUM(sum, n, vec_power(k * fabs(a[e] - b[e] + eps), p))
     }
     return sum;
 }
 
-static Distance distance(const Vec *v, int first, int second)
+/* The root of it for k = 1; where the sum overflows, or vanishes, for k = 1 over the largest. */
+static double distance(const Vec *v, int first, int second)
 {
-    const double p = v->j->param[1], sum = power_distance(v, first, second);
-    return (Distance){sum, p == 1 || sum == 0 ? sum : lf_pow_f64(sum, 1 / p)};
-}
-
-/* k dD/d|x| over |x|^(p - 1) */
-static double distance_factor(const Vec *v, Distance d, double k)
-{
-    const double p = v->j->param[1];
-    return k == 0 || d.root == 0 ? 0 : k * (p == 1 ? 1 : d.root / d.sum);
+    const LfVectorJob *j = v->j;
+    const double p = j->param[1], sum = power_distance(v, first, second, 1);
+    double most = 0;
+    if (p == 1 || (sum > 0x1p-960 && sum < INFINITY))
+        return p == 1 ? sum : lf_pow_f64(sum, 1 / p);
+    LF_RUNS
+    {
+        const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
+        for (ptrdiff_t e = 0; e < n; e++) {
+            const double size = fabs(a[e] - b[e] + j->param[2]);
+            most = size <= most ? most : size; /* or NaN */
+        }
+    }
+    return most > 0x1p-1022 && most < INFINITY ? most * lf_pow_f64(power_distance(v, first, second, 1 / most), 1 / p) : most;
 }
 
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)) */
@@ -464,20 +466,22 @@ static double triplet(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     const int swap = j->param[3] != 0;
-    const Distance near = distance(v, 0, 1), far = distance(v, 0, 2), other = swap ? distance(v, 1, 2) : far;
-    const double least = swap && !(other.root >= far.root) ? other.root : far.root, h = j->param[0] + near.root - least;
+    const double near = distance(v, 0, 1), far = distance(v, 0, 2), other = swap ? distance(v, 1, 2) : far;
+    const double least = swap && !(other >= far) ? other : far, h = j->param[0] + near - least;
     if (j->grad[0].data || j->grad[1].data || j->grad[2].data) {
-        const double k = h < 0 ? 0 : v->k, part = !swap || far.root < other.root ? 1 : far.root == other.root ? 0.5 : 0;
-        const double kap = distance_factor(v, near, k), kan = distance_factor(v, far, -k * part), kpn = distance_factor(v, other, -k * (1 - part));
+        const double k = h < 0 ? 0 : v->k, part = !swap || far < other ? 1 : far == other ? 0.5 : 0;
+        const double kap = near == 0 ? 0 : k, kan = far == 0 ? 0 : -k * part, kpn = other == 0 ? 0 : -k * (1 - part);
         const double power = j->param[1] - 1, eps = j->param[2];
-#define SLOPE(d) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d), power), d))
+/* of the distance D by d: (|d|/D)^(p - 1) */
+#define SLOPE(d, distance) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d) / (distance), power), d))
         LF_RUNS
         {
             double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
             LF_EACH(n)
             {
                 const double ap = x[e] - y[e] + eps, an = x[e] - z[e] + eps, pn = y[e] - z[e] + eps;
-                const double gap = kap == 0 ? 0 : kap * SLOPE(ap), gan = kan == 0 ? 0 : kan * SLOPE(an), gpn = kpn == 0 ? 0 : kpn * SLOPE(pn);
+                const double gap = kap == 0 ? 0 : kap * SLOPE(ap, near), gan = kan == 0 ? 0 : kan * SLOPE(an, far);
+                const double gpn = kpn == 0 ? 0 : kpn * SLOPE(pn, other);
                 x[e] = gap + gan, y[e] = gpn - gap, z[e] = -(gan + gpn);
             }
             for (int q = 0; q < 3; q++)
