@@ -3,6 +3,7 @@
 TypeError for dtypes and kinds, IndexError for class indices out of range, ValueError for the rest.  Nothing is written, whatever fails.
 """
 
+import inspect
 import re
 import warnings
 
@@ -269,6 +270,36 @@ WRONG_VALUES = [
 @pytest.mark.parametrize("error, words, call", WRONG_VALUES)
 def test_wrong_values(error, words, call):
     check(error, words, call)
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+FLAGS = {"keepdims", "log_target", "log", "log_input", "full", "swap", "size_average", "reduce"}
+NUMBERS = {"label_smoothing", "gamma", "alpha", "delta", "beta", "q", "power", "margin", "p", "smooth", "spacing", "ignore_index"}
+OPTIONS = [
+    pytest.param(c, name, id=f"{c.function} {name}")
+    for c in LIVE
+    for name in inspect.signature(getattr(F, c.function)).parameters
+    if name in FLAGS | NUMBERS and name not in c.arrays
+]
+
+
+@pytest.mark.parametrize("case, name", OPTIONS)
+@pytest.mark.filterwarnings("ignore")
+def test_options_of_the_wrong_kind(case, name):
+    """A flag is True, False, 1 or 0, a number a number: anything else names the option, and leaves the next call alone."""
+    args, keywords = case.draw(np.random.default_rng(0), case.shapes[3])
+    function = getattr(F, case.function)
+    for wrong in (np.zeros(3), np.array([True, False]), "x", [1, 2], 1j, {}, object()):
+        for call in (function, VG(function)):
+            with pytest.raises(TypeError, match=f"^{name}: expected"):
+                call(*args, **keywords | {name: wrong})
+    if name in FLAGS:
+        with pytest.raises(ValueError, match=f"^{name}: expected True or False, got 2"):
+            function(*args, **keywords | {name: 2})
+        for flag in (True, False):
+            same = [function(*args, **keywords | {name: kind(flag)}) for kind in (bool, int, np.bool_)]
+            assert len({np.asarray(v).tobytes() for v in same}) == 1
 
 
 # ---- classes: already at construction -------------------------------------------------------------------------------

@@ -396,6 +396,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     >>> gv
     array([0.      , 0.046875])
     """
+    full = full is not False and _core.flag(full, "full")
     return _GAUSSIAN(input, target, var, None, reduction, where, out, full, eps)
 
 
@@ -454,7 +455,8 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, size_average=
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
-    if log_input:
+    full = full is not False and _core.flag(full, "full")
+    if log_input is True or _core.flag(log_input, "log_input"):
         return (_POISSON_LOG_FULL if full else _POISSON_LOG)(input, target, None, None, reduction, where, out)
     return (_POISSON_FULL if full else _POISSON)(input, target, None, None, reduction, where, out, eps)
 
@@ -553,6 +555,8 @@ def tweedie_nll_loss(input, target, *, power=1.5, reduction="mean", weight=None,
     >>> lf.tweedie_nll_loss([0.0, 1.0], [0.0, 2.0], power=1.5, reduction="none")
     array([2.        , 5.72356518])
     """
+    if type(power) is not float:
+        power = _core.number(power, "power")
     if power == 1:
         return _TWEEDIE_NLL_1(input, target, None, weight, reduction, where, out)
     if power == 2:
@@ -700,6 +704,8 @@ def tweedie_deviance(input, target, *, power=1.5, reduction="mean", weight=None,
     >>> lf.tweedie_deviance([1.0, 2.0], [0.0, 3.0], power=1.5, reduction="none")
     array([4.        , 0.28572916])
     """
+    if type(power) is not float:
+        power = _core.number(power, "power")
     if power == 0:
         return _MSE(input, target, None, weight, reduction, where, out)
     if power == 1:

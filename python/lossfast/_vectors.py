@@ -85,7 +85,7 @@ def multi_margin_loss(
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
-    if p not in (1, 2):
+    if _core.number(p, "p") not in (1, 2):
         raise ValueError(f"p: expected 1 or 2, got {p!r}")
     return _MULTI_MARGIN((input,), target, weight, reduction, axis, where, out, (p, margin))
 
@@ -310,6 +310,7 @@ def triplet_margin_loss(
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
+    swap = swap is not False and _core.flag(swap, "swap")
     return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, (margin, p, eps, swap))
 
 
@@ -366,11 +367,14 @@ def triplet_margin_with_distance_loss(
     >>> lf.triplet_margin_with_distance_loss(np.zeros((1, 2)), np.ones((1, 2)), np.full((1, 2), 1.25), distance_function=city)
     np.float64(0.5)
     """
+    swap = swap is not False and _core.flag(swap, "swap")
     if distance_function is None:
         return _TRIPLET((anchor, positive, negative), None, None, reduction, axis, where, out, (margin, 2.0, 1e-6, swap))
+    if not callable(distance_function):
+        raise TypeError(f"distance_function: expected a function of two arrays, got {distance_function!r}")
     if _core.take_python_request() is not None:
         raise TypeError("distance_function: gradients are known for the default distance only")
-    if not margin > 0:
+    if not _core.number(margin, "margin") > 0:
         raise ValueError(f"margin: expected a number above 0, got {margin!r}")
     near, far = distance_function(anchor, positive), distance_function(anchor, negative)
     if swap:

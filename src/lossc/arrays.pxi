@@ -232,6 +232,29 @@ cdef bint same_elements(cnp.ndarray a, cnp.ndarray b):
             and (<object>a).strides == (<object>b).strides and a.dtype == b.dtype)
 
 
+def flag(object given, str name):
+    """An option that is on or off."""
+    if given is True or given is False:
+        return given
+    if not isinstance(given, (np.bool_, int, np.integer)):
+        raise TypeError(f"{name}: expected True or False, got {given!r}")
+    if given != 0 and given != 1:
+        raise ValueError(f"{name}: expected True or False, got {given!r}")
+    return bool(given)
+
+
+def number(object given, str name):
+    """An option that is a number."""
+    cdef double value
+    try:
+        value = given
+    except TypeError:
+        raise TypeError(f"{name}: expected a number, got {given!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite number, got {given!r}") from None
+    return value
+
+
 cdef int reduction_code(object reduction, bint batch=False) except -1:
     """0 none, 1 mean, 2 sum and, where there is one, 3 batchmean."""
     if isinstance(reduction, str):

@@ -389,12 +389,12 @@ def softmax(object input, object axis, object out, bint log):
     return ao if request is None else request.outcome(ao, (g,))
 
 
-def logsumexp(object input, object axis, bint keepdims, object out):
+def logsumexp(object input, object axis, object keep, object out):
     """See lossfast.functional."""
     cdef Request request = take_request()
     cdef cnp.ndarray ax = as_array(input, "input"), ao, au = None, g = None
     cdef int code = dtype_code(ax), ndim = cnp.PyArray_NDIM(ax), d, e = 0, k = 0
-    cdef bint wide = code == LF_F64 or not is_float(code)
+    cdef bint wide = code == LF_F64 or not is_float(code), keepdims = flag(keep, "keepdims")
     cdef bint reduced[64]
     cdef LfRowJob job
     cdef LfArray cx, cg
