@@ -337,6 +337,24 @@ def test_mean_of_equal_terms(isa, name):
     report(name, error, 3)
 
 
+FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
+    "log": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=0), np.log, 1.4, (1e-37, 1e38), "0x1.70681ep+11"),
+    "exp": (lambda x: F.poisson_nll_loss(x, 0 * x), np.exp, 1.04, (-87, 88), "-0x1.76642ep+2"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_SUMS)
+def test_functions_of_sums(isa, name):
+    """The logarithm of elementwise.h's elem_logs and the exponential of vmath.h's lf_exp_sum, as sums show them."""
+    mean, function, bound, (low, high), worst = FUNCTIONS_OF_SUMS[name]
+    rng, tail = generator("functions of sums", name), np.arange(1, 100) * np.float32(2**-20)
+    wide = 10 ** rng.uniform(-37, 38, 1000) if name == "log" else rng.uniform(low, high, 1000)
+    x = np.concatenate([[float.fromhex(worst)], wide, rng.uniform(0.5, 2, 1000), 1 + tail, 1 - tail]).astype(np.float32)
+    got = np.array([mean(np.full(32, v)) for v in x[(x > low) & (x < high)]])
+    want = function(x[(x > low) & (x < high)].astype(reference.LD))
+    report(name, np.abs(got - want) / np.spacing(np.abs(want).astype(np.float32)), bound)
+
+
 def test_float64_mean(isa):
     """Terms of 13 decades added in float64, blockwise: a few ulp of the sum of magnitudes."""
     rng = generator("float64 mean")

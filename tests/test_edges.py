@@ -374,3 +374,40 @@ def test_mean_of_terms_beyond_float(isa, threads, n):
     y = np.zeros(n, int)
     y[0] = 1
     assert abs(F.cross_entropy(rows, y) / (6e38 / n) - 1) < 1e-6
+
+
+ANY = [0, -0.0, 1, -1, 1e-45, 3e-39, 88, 88.5, 89, -87, -87.5, -103, 200, -200, 1e5, -1e9, 1e30, -1e30, FLT_MAX, -FLT_MAX, INF, -INF, NAN]
+RATIOS = [v for v in ANY if 0 <= v <= 1]
+SUMS = {  # losses whose sums take another way than their elements, and one that does not
+    "binary_cross_entropy_with_logits": (ANY, RATIOS),
+    "binary_cross_entropy": (RATIOS, RATIOS),
+    "soft_margin_loss": (ANY, [-1, 1]),
+    "kl_div": ([v for v in ANY if not v > 0], ANY),
+    "poisson_nll_loss": (ANY, [*RATIOS, 3]),
+    "gaussian_nll_loss": (ANY, [0, 1, INF], [v for v in ANY if not v < 0]),
+    "mse_loss": (ANY, [0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:reduction='mean' divides:UserWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("name", SUMS)
+def test_sum_with_an_extreme_term(isa, name, dtype):
+    """Beside 63 ordinary elements, and 64 times: the sum and the mean are those of the elements, and so is the gradient, in any layout."""
+    loss, options = getattr(F, name), {"eps": 0} if name == "gaussian_nll_loss" else {}
+    wide, rtol = (np.float64, 1e-12) if dtype == "float64" else (np.float32, 1e-6)
+    for extreme in np.stack(np.meshgrid(*SUMS[name]), -1).reshape(-1, len(SUMS[name])):
+        alone = [np.full(64, v).astype(dtype) for v in extreme]
+        among = [np.full(64, v).astype(dtype) for v in (0.25, 1.0 if name == "soft_margin_loss" else 0.5, 1.5)]
+        for a, b in zip(among, alone, strict=False):
+            a[5] = b[5]
+        for args, reduction in ((alone, "mean"), (among[: len(alone)], "sum")):
+            # elements are rounded to halves, sums are not
+            want = getattr(np, reduction)(loss(*[a.astype(wide) for a in args], reduction="none", **options).astype(float)).astype(wide)
+            value, gradient = lf.value_and_grad(loss)(*args, reduction=reduction, **options)
+            np.testing.assert_allclose(value, want, rtol=rtol, atol=np.finfo(wide).tiny, err_msg=str(extreme))
+            _, each = lf.value_and_grad(loss)(*args, reduction="none", **options)
+            each = each / (64 if reduction == "mean" else 1)
+            np.testing.assert_allclose(gradient, each, rtol=2e-3 if dtype == "float16" else rtol, atol=np.finfo(dtype).tiny, err_msg=str(extreme))
+            assert bits(loss(*args, reduction=reduction, **options)) == bits(value)
+            assert bits(loss(*[np.repeat(a, 2)[::2] for a in args], reduction=reduction, **options)) == bits(value)

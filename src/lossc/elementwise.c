@@ -20,6 +20,9 @@
 #if defined __F16C__
 #define T_HALVES /* sums read halves as they are */
 #endif
+#if defined __AVX512F__
+#define T_LOGS /* of sums, by tables in registers */
+#endif
 #include "vmath.h"
 #include "formulas.h"
 #include "elementwise.h"

@@ -1,31 +1,31 @@
 /* Elementwise losses: five loops, stamped out for every line of losses.def, and the block functions that feed them.
  *
  * Order: element i of a block is of group i / T_LANES. A group's terms are added into T_SUMS double lanes: in float terms l and l + T_SUMS first
- *   to each other, in float, halved so that no pair overflows; after LF_ELEM_BLOCK elements the lanes pairwise; such sums and blocks in order.
+ *   to each other, in float; after LF_ELEM_BLOCK elements the lanes pairwise; such sums and blocks in order.
  *   The pair's rounding is at most 2^-24 of it and the doubles' none to speak of: a mean is within 2^-24 of the mean magnitude of its terms
  *   from their exact mean, and much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the
  *   terms of 'none'.
- * Logarithms: where a stanza has its value as s + logs log(1 + t), a sum adds s alone, and to each lane the logarithm of its product of 1 + t over
- *   `run` elements, carried less 1 so that small t keep their digits. A mean of equal terms, whose roundings do not average out, is within 3 ulp of
- *   its terms' magnitude (tests/test_accuracy.py).
+ * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a run of
+ *   LF_ELEM_BLOCK elements comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
+ * Logarithms: log_a and log_b, of a and b, come from elem_logs, a group at a time, for floats on AVX-512; elsewhere such sums take v. With LF_PRODUCT
+ *   a lane keeps the product of its 1 + t, less 1 so that small t keep their digits, and takes its logarithm once in LF_ELEM_BLOCK elements. A mean
+ *   of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
  * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack.
  */
 
 #define T_SUMS (LF_LANES / 2)
+#define T_ACC (2 * T_SUMS) /* the lanes' sums, then their products less 1 */
 #ifdef LF_T_FLOAT
-#define T_SHARE 0.5f
-#define T_TERMS(v, l) (double)(v[l] * T_SHARE + v[(l) + T_SUMS] * T_SHARE)
+#define T_TERMS(v, l) (v[l] + v[(l) + T_SUMS])
 #define T_FACTOR(t, l) (t[l] * t[(l) + T_SUMS] + (t[l] + t[(l) + T_SUMS]))
 #else
-#define T_SHARE 1.0
 #define T_TERMS(v, l) v[l]
 #define T_FACTOR(t, l) t[l]
 #endif
-#define T_TOTAL(acc) (lf_half_lane_sum(acc) / T_SHARE)
 
-typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p);
+typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p, T log_a, T log_b);
 typedef void (*NAME(Loop))(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
 
 /* The group from element i on, a multiple of T_LANES: where it is if its dtype is T's, else converted, in registers where they suffice. */
@@ -40,6 +40,45 @@ static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t 
     return (const T *)array + i;
 }
 
+/* Logarithms of a group for sums; of 0 a number below -100, of negative numbers NaN. By intrinsics, 5 cycles for 16: kl_div's sum takes 13 and not
+ * 29. Max error 1.40 ulp, at 0x1.70681ep+11, of all floats; tests/test_accuracy.py: test_functions_of_sums. */
+static inline void NAME(elem_logs)(T *x)
+{
+#ifdef T_LOGS
+    /* x = 2^e m, j/16 <= m - 1 < (j + 1)/16, r = c m - 1: log x = (e ln2 - log c) + log(1 + r). Beside 1 the first is 0 and r exact. c are chosen so
+     * that the first is a float to within 2^-36, for e = 0 or, from j = 8 on, -1. */
+    static const float c[16] = {0x1p+0f,        0x1.d43636p-1f, 0x1.baac5p-1f,  0x1.a42dbp-1f, 0x1.8f9708p-1f, 0x1.7d2536p-1f,
+                                0x1.6c138p-1f,  0x1.5caeb8p-1f, 0x1.4e77aep-1f, 0x1.4117bp-1f, 0x1.352496p-1f, 0x1.2a08bcp-1f,
+                                0x1.1f774cp-1f, 0x1.15a5e8p-1f, 0x1.0c9956p-1f, 0x1p-1f};
+    static const float minus_log_c[16] = {0x0p+0f,        0x1.6e32d6p-4f, 0x1.29f844p-3f, 0x1.94c6f2p-3f, 0x1.fbab7ep-3f, 0x1.2e3a2ep-2f,
+                                          0x1.5d2504p-2f, 0x1.8961fep-2f, 0x1.b400f6p-2f, 0x1.ddcb28p-2f, 0x1.025092p-1f, 0x1.150d3ep-1f,
+                                          0x1.278962p-1f, 0x1.39542ap-1f, 0x1.4a4b3ap-1f, 0x1.62e43p-1f};
+    const __m512 table = _mm512_loadu_ps(c), logs = _mm512_loadu_ps(minus_log_c);
+#pragma GCC unroll 2
+    for (int l = 0; l < T_LANES; l += 16) {
+        const __m512 u = _mm512_loadu_ps(x + l), m = _mm512_getmant_ps(u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
+        const __m512 e = _mm512_max_ps(_mm512_set1_ps(-200), _mm512_getexp_ps(u));
+        const __m512i j = _mm512_srli_epi32(_mm512_castps_si512(m), 19);
+        const __m512 r = _mm512_fmsub_ps(m, _mm512_permutexvar_ps(j, table), _mm512_set1_ps(1));
+        const __m512 a = _mm512_fmadd_ps(e, _mm512_set1_ps(0x1.62e43p-1f), _mm512_permutexvar_ps(j, logs));
+        __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.81a786p-3f), _mm512_set1_ps(-0x1.000ddcp-2f));
+        q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(0x1.555850p-2f));
+        q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(-0.5f));
+        _mm512_storeu_ps(x + l, _mm512_add_ps(a, _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r)));
+    }
+#endif
+}
+
+/* The ways of sums that there are: without elem_logs no such. */
+static inline I NAME(elem_quick)(I quick)
+{
+#ifdef T_LOGS
+    return quick;
+#else
+    return quick & (LF_LOG_A | LF_LOG_B) ? 0 : quick;
+#endif
+}
+
 /* The one loop, over whole groups, or halves of them where nothing is summed. `want` and `dtype` are constants wherever this is inlined, so each
  * loop below holds only what it asks for. */
 static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param, ptrdiff_t n, T k,
@@ -47,19 +86,33 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
 {
     T p[2 * LF_PARAMS];
     memcpy(p, param, sizeof p);
-    double sum[T_SUMS];
+    double sum[T_SUMS], product[T_SUMS] = {0};
     I flag[T_LANES] = {0};
     const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
+    const I quick = want & LF_WANT_SUM ? NAME(elem_quick)(f(0, 0, 0, p, 0, 0).quick) : 0; /* a constant */
     memcpy(sum, acc, sizeof sum);
-    const T logs = want & LF_WANT_SUM ? f(0, 0, 0, p).logs : 0; /* a constant */
-    T product[T_SUMS] = {0};
+    if (quick & LF_PRODUCT)
+        memcpy(product, acc + T_SUMS, sizeof product);
     for (ptrdiff_t i = 0; i < n; i += lanes) {
         T v[T_LANES], t[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
         const T *x = NAME(elem_group)(xs, dtype, i, gx), *y = NAME(elem_group)(ys, dtype, i, gy), *z = NAME(elem_group)(zs, dtype, i, gz);
+        T log_a[T_LANES], log_b[T_LANES];
+        if (quick & LF_LOG_A) {
+#pragma omp simd
+            for (I l = 0; l < T_LANES; l++)
+                log_a[l] = f(x[l], y[l], z[l], p, 0, 0).a;
+            NAME(elem_logs)(log_a);
+        }
+        if (quick & LF_LOG_B) {
+#pragma omp simd
+            for (I l = 0; l < T_LANES; l++)
+                log_b[l] = f(x[l], y[l], z[l], p, 0, 0).b;
+            NAME(elem_logs)(log_b);
+        }
 #pragma omp simd
         for (I l = 0; l < lanes; l++) {
-            const NAME(VG) r = f(x[l], y[l], z[l], p);
-            v[l] = logs != 0 ? r.s : r.v;
+            const NAME(VG) r = f(x[l], y[l], z[l], p, quick & LF_LOG_A ? log_a[l] : 0, quick & LF_LOG_B ? log_b[l] : 0);
+            v[l] = quick ? r.s : r.v;
             t[l] = r.t;
             if (want & LF_WANT_V)
                 out[0][i + l] = r.v + r.c; /* c: what rounding dropped, see formulas.h */
@@ -75,23 +128,20 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
 #pragma omp simd
             for (int l = 0; l < T_SUMS; l++)
                 sum[l] += T_TERMS(v, l);
-        if (logs != 0) {
+        if (quick & LF_PRODUCT)
 #pragma omp simd
             for (int l = 0; l < T_SUMS; l++) {
-                const T u = T_FACTOR(t, l);
+                const double u = T_FACTOR(t, l);
                 product[l] = product[l] * u + (product[l] + u);
             }
-            if (i + T_LANES == n || (i + T_LANES) % LF_LOG_RUN == 0)
-#pragma omp simd
-                for (int l = 0; l < T_SUMS; l++)
-                    sum[l] += T_SHARE * logs * NAME(lf_log1p)(product[l]), product[l] = 0;
-        }
     }
     I any = 0;
     for (int l = 0; l < T_LANES; l++)
         any |= flag[l];
     *bad |= any < 0;
     memcpy(acc, sum, sizeof sum);
+    if (quick & LF_PRODUCT)
+        memcpy(acc + T_SUMS, product, sizeof product);
 }
 
 #define LF_STAMP(kind, want, dtype, name)                                                                                                            \
@@ -142,6 +192,25 @@ static inline void NAME(elem_pad)(const T *from, I m, T *to)
         to[l] = l < m ? from[l] : last;
 }
 
+/* What a block's lanes come to, and zero again. */
+static inline double NAME(elem_total)(double *acc)
+{
+    double u[T_SUMS / 2], sum = lf_half_lane_sum(acc), logs = 0;
+#pragma omp simd reduction(+ : logs)
+    for (int l = 0; l < T_SUMS / 2; l++) {
+        const double a = acc[T_SUMS + l], b = acc[T_SUMS + T_SUMS / 2 + l];
+        logs += u[l] = a * b + (a + b);
+    }
+    if (logs != 0) {
+#pragma omp simd
+        for (int l = 0; l < T_SUMS / 2; l++)
+            u[l] = lf_log1p_f64(u[l]);
+        sum += ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7]));
+    }
+    memset(acc, 0, T_ACC * sizeof *acc);
+    return sum;
+}
+
 /* Any number of elements. The last short group is padded with its last element, and its terms, which no sum over a group could tell from
  * the padding, come from LF_MAP. */
 static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)
@@ -154,7 +223,7 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
     if (!m)
         return;
     T pad[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
-    double unused[T_SUMS] = {0};
+    double unused[T_ACC] = {0};
     for (int q = 0; q < LF_INPUTS; q++)
         NAME(elem_pad)(in[q] + whole, m, pad[q]);
     if (kind != LF_SUM)
@@ -275,7 +344,7 @@ static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, ptrdiff_t i, ptrdiff_
 static __attribute__((noinline)) ptrdiff_t NAME(elem_find_bad)(int loss, const T *const *in, const T *p, const T *where, ptrdiff_t n)
 {
     T code[LF_CHUNK], *const out[LF_OUTS] = {code};
-    double unused[T_SUMS] = {0};
+    double unused[T_ACC] = {0};
     for (ptrdiff_t i = 0; i < n; i += LF_CHUNK) {
         const ptrdiff_t m = n - i < LF_CHUNK ? n - i : LF_CHUNK;
         const T *at[LF_INPUTS] = {in[0] + i, in[1] + i, in[2] + i};
@@ -359,7 +428,7 @@ typedef struct {
 static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
 {
     const LfArray *const all[] = {&j->in[0], &j->in[1], &j->in[2], &j->out, &j->grad[0]};
-    const ptrdiff_t row = j->shape[j->ndim - 1], least = j->sum ? 2 * LF_LOG_RUN : 64;
+    const ptrdiff_t row = j->shape[j->ndim - 1], least = j->sum ? 2 * LF_SUM_RUN : 64;
     int every = 1, any = 0;
     for (int q = 0; q < 5; q++)
         if (all[q]->data) {
@@ -369,7 +438,7 @@ static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
     return (NAME(Pieces)){every && !small ? LF_ELEM_BLOCK : LF_CHUNK, any && j->ndim > 1 && row >= least};
 }
 
-/* How many elements from i on are taken together. Where there is a sum, rows are cut at multiples of LF_LOG_RUN, so that its order is that of one
+/* How many elements from i on are taken together. Where there is a sum, rows are cut at multiples of LF_SUM_RUN, so that its order is that of one
  * long row. */
 static ptrdiff_t NAME(elem_piece)(const LfElemJob *j, NAME(Pieces) p, ptrdiff_t i, ptrdiff_t start, ptrdiff_t end)
 {
@@ -377,8 +446,8 @@ static ptrdiff_t NAME(elem_piece)(const LfElemJob *j, NAME(Pieces) p, ptrdiff_t 
     ptrdiff_t n = p.step - ((i - start) & (p.step - 1));
     n = n < end - i ? n : end - i;
     if (p.by_rows && n > row - i % row) {
-        const ptrdiff_t room = row - i % row, whole = j->sum ? room & -LF_LOG_RUN : room;
-        n = whole ? whole : n < LF_LOG_RUN ? n : LF_LOG_RUN;
+        const ptrdiff_t room = row - i % row, whole = j->sum ? room & -LF_SUM_RUN : room;
+        n = whole ? whole : n < LF_SUM_RUN ? n : LF_SUM_RUN;
     }
     return n;
 }
@@ -403,6 +472,22 @@ static void NAME(elem_by_weight)(const LfElemJob *j, const NAME(Factors) * f, pt
     NAME(elem_move)(j, &j->grad[3], i, n, g, 1);
 }
 
+/* The sum of elements start .. end from their own values, where a quick one need not be right. */
+static __attribute__((noinline)) double NAME(elem_by_terms)(const LfElemJob *j, const T *p, ptrdiff_t start, ptrdiff_t end)
+{
+    T in[LF_INPUTS][LF_CHUNK], v[LF_CHUNK], *const out[LF_OUTS] = {v};
+    double sum = 0, unused[T_ACC] = {0};
+    I bad = 0;
+    for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
+        const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
+        const T *a[LF_INPUTS];
+        NAME(elem_inputs)(j, i, n, in, a);
+        NAME(elem_run)(j->loss, LF_MAP, a, p, n, 1, out, unused, &bad);
+        sum += NAME(elem_sum)(v, n);
+    }
+    return sum;
+}
+
 static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->block, end = j->size - start < j->block ? j->size : start + j->block;
@@ -418,7 +503,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const LfArray *const dst[LF_OUTS] = {&j->out, &j->grad[0], &j->grad[1], &j->grad[2], &j->hess};
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK];
     NAME(Factors) f;
-    double acc[T_SUMS] = {0}, sum = 0, mass = 0;
+    double acc[T_ACC] = {0}, sum = 0, mass = 0;
     ptrdiff_t first_bad = -1, n;
     for (ptrdiff_t i = start; i < end; i += n) {
         n = NAME(elem_piece)(j, pieces, i, start, end);
@@ -445,15 +530,16 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
             NAME(elem_by_weight)(j, &f, i, n, out[0]);
         if (factors && (full || map))
             sum += NAME(elem_weigh)(j, &f, n, full, out);
-        else if (i + n == end || (i + n - start) % LF_ELEM_BLOCK == 0) {
-            sum += T_TOTAL(acc);
-            memset(acc, 0, sizeof acc);
-        }
         if (j->mass)
             mass += NAME(elem_mass)(j, &f, n);
         for (int q = 0; q < LF_OUTS; q++)
             if (dst[q]->data && out[q] == o[q] && first_bad < 0)
                 NAME(elem_move)(j, dst[q], i, n, o[q], 1);
+        if (j->sum && !factors && (i + n == end || (i + n - start) % LF_ELEM_BLOCK == 0)) {
+            const double total = NAME(elem_total)(acc);
+            const ptrdiff_t before = (i + n - start - 1) & -LF_ELEM_BLOCK;
+            sum += total - total == 0 ? total : NAME(elem_by_terms)(j, p, start + before, i + n);
+        }
     }
     if (j->stream)
         lf_store_fence();
@@ -483,7 +569,7 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
     NAME(elem_params)(j, p);
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]};
     NAME(Factors) f;
-    double unused[T_SUMS] = {0};
+    double unused[T_ACC] = {0};
     I bad = 0;
     for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
         const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
@@ -511,7 +597,6 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
 }
 
 #undef T_SUMS
+#undef T_ACC
 #undef T_TERMS
-#undef T_TOTAL
-#undef T_SHARE
 #undef T_FACTOR

@@ -6,7 +6,9 @@
  *      v   the loss           gx, gy, gz   its derivatives by x, y, z           hx   d2v/dx2
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
- *      s, t, logs   where logs, a constant, is not 0: v = s + logs log(1 + t), 0 <= t <= 1, for sums, which take the logarithm of products.
+ *      quick   a constant, not 0 where sums take another way: s, or with LF_PRODUCT s + log(1 + t), 0 <= t <= 1, within a few ulp of v where that is
+ *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  log_a with LF_LOG_A and log_b with LF_LOG_B are there for
+ *              s alone: the logarithms of a and b.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
@@ -18,11 +20,11 @@
  *    lf_unfused is fused into v + c where there is an FMA. */
 
 typedef struct {
-    T v, c, gx, gy, gz, hx, s, t, logs;
-    I bad, doubt;
+    T v, c, gx, gy, gz, hx, s, t, a, b;
+    I bad, doubt, quick;
 } NAME(VG);
 #define VG NAME(VG)
-#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p)
+#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p, T log_a, T log_b)
 
 /* x - y and what rounding took from it (Knuth; exact for all finite x, y, no order needed). */
 static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
@@ -315,15 +317,14 @@ LOSS(margin_ranking)
 /* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)).   1.11 ulp. */
 LOSS(soft_margin)
 {
-    T u = -x * y;
-    NAME(LfLogistic) l = NAME(lf_logistic)(u);
+    T u = -x * y, e = NAME(lf_exp_neg)(-ABS(u)), large = R(1.0) / (R(1.0) + e), small = e * large, s = u < 0 ? small : large;
     return (VG){.v = NAME(lf_softplus)(u),
-                .s = u > 0 ? u : 0,
-                .t = NAME(lf_exp_pair)(ABS(u)).hi,
-                .logs = 1,
-                .gx = -y * l.s,
-                .gy = NAME(lf_times)(l.s, -x),
-                .hx = y * y * (l.s * l.t)};
+                .s = NAME(lf_most)(u, 0),
+                .t = NAME(lf_exp_sum)(-ABS(u)),
+                .quick = LF_QUICK | LF_PRODUCT,
+                .gx = -y * s,
+                .gy = NAME(lf_times)(s, -x),
+                .hx = y * y * (large * small)};
 }
 
 /* Binary cross entropy of probabilities.  A = max(log x, -100), B = max(log(1 - x), -100):
@@ -337,14 +338,19 @@ LOSS(bce)
     T k = R(1.0) - y, n = R(1.0) - x;
     NAME(LfPair) a = NAME(lf_log_unit)(x), b = NAME(lf_log_complement)(x);
     T w = n == 0 ? R(1e-12) : x * n, ux = R(1.0) / x, un = R(1.0) / n;
-    w = a.hi < -100 ? R(1e-12) : w;
+    w = x < R(3.720075976020836e-44) ? R(1e-12) : w; /* exp(-100) */
     a.lo = a.hi < -100 ? 0 : a.lo, b.lo = n == 0 ? 0 : b.lo;
     T A = a.hi < -100 ? -100 : a.hi, B = n == 0 ? -100 : b.hi, kb = k * B;
     A += 0 * x; /* the NaN that logarithms of bits do not see */
     I bx = (x < 0) | (x > 1), by = (y < 0) | (y > 1);
     T c = y * a.lo + (k * b.lo + (((R(1.0) - k) - y) * B + NAME(lf_product_error)(k, B, kb)));
+    T sa = NAME(lf_least)(-log_a, 100), sb = NAME(lf_least)(((n - R(1.0)) + x) - log_b, 100);
     return (VG){.v = -y * A - kb,
                 .c = -c,
+                .a = x,
+                .b = n,
+                .s = y * sa + (k * sb + 0 * x),
+                .quick = LF_QUICK | LF_LOG_A | LF_LOG_B,
                 .gx = (x - y) / w,
                 .gy = B - A,
                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un),
@@ -370,12 +376,12 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
     NAME(LfPair) v = NAME(lf_minus)(tl, -fa);
     T llo = total * (l.lo) + totallo * l.hi;
     T c = v.lo + (NAME(lf_product_error)(total, l.hi, tl) + NAME(lf_product_error)(f, a, fa) + llo + flo * a);
-    T large = R(1.0) / (R(1.0) + e.hi), small = e.hi * large, s = x < 0 ? small : large, t = x < 0 ? large : small;
+    T large = R(1.0) / (R(1.0) + e.hi), small = e.hi * large, s = x < 0 ? small : large, t = x < 0 ? large : small, xy = x * y;
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
-                .s = fa,
-                .t = e.hi,
-                .logs = weighted ? 0 : 1,
+                .s = NAME(lf_most)(x, 0) - xy - NAME(lf_unfused)(x, y, xy),
+                .t = NAME(lf_exp_sum)(-a),
+                .quick = weighted ? 0 : LF_QUICK | LF_PRODUCT,
                 .gx = k * s - m * t,
                 .gy = (w - R(1.0)) * l.hi + (x < 0 ? NAME(lf_times)(w, a) : -a),
                 .gz = NAME(lf_times)(y, x < 0 ? l.hi + a : l.hi),
@@ -440,7 +446,13 @@ LOSS(kl_div)
     l = y < T_INF ? l : y;
     NAME(LfPair) d = NAME(lf_minus)(l, x);
     T v = y * d.hi, c = y * (d.lo + NAME(lf_log_rest)(y, l)) + NAME(lf_product_error)(y, d.hi, v), none = x == x ? 0 : x;
-    return (VG){.v = y == 0 ? none : v, .c = NAME(lf_finite)(c), .gx = -y, .gy = y == 0 ? (x == -T_INF ? 0 : -T_INF + none) : d.hi + R(1.0)};
+    return (VG){.v = y == 0 ? none : v,
+                .c = NAME(lf_finite)(c),
+                .a = y,
+                .s = y * (log_a - x),
+                .quick = LF_QUICK | LF_LOG_A,
+                .gx = -y,
+                .gy = y == 0 ? (x == -T_INF ? 0 : -T_INF + none) : d.hi + R(1.0)};
 }
 
 /* The same with y = log-probability.  v = e (y - x), e = exp(y);  gx = -e,  gy = e (y - x + 1).
@@ -587,6 +599,9 @@ LOSS(gaussian_nll)
     T c = all.lo + (sum.lo + (t.lo + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
     return (VG){.v = all.hi / 2,
                 .c = NAME(lf_finite)(c / 2),
+                .a = s,
+                .s = R(0.5) * (log_a + t.hi) + p[0] * (LOG2PI_HI / 2),
+                .quick = LF_QUICK | LF_LOG_A,
                 .gx = q,
                 .gy = -q,
                 .gz = (R(1.0) - t.hi) / s / 2,
@@ -609,7 +624,7 @@ static inline VG NAME(lf_add_stirling)(VG r, T y)
 {
     VG s = NAME(lf_stirling)(y);
     NAME(LfPair) v = NAME(lf_minus)(r.v, -s.v);
-    r.v = v.hi, r.c = NAME(lf_finite)(r.c + (s.c + v.lo)), r.gy += s.gy;
+    r.v = v.hi, r.s += s.v, r.c = NAME(lf_finite)(r.c + (s.c + v.lo)), r.gy += s.gy;
     return r;
 }
 
@@ -632,7 +647,7 @@ static inline VG NAME(lf_poisson_log)(T x, T y)
     T e = NAME(lf_exp_quick)(x), top = NAME(lf_exp_clamp)(x), yx = y == 0 ? 0 : y * top;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
     T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, top, yx));
-    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .gx = e - y, .gy = -x, .hx = e};
+    return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .s = NAME(lf_exp_sum)(x) - y * x, .quick = LF_QUICK, .gx = e - y, .gy = -x, .hx = e};
 }
 
 LOSS(poisson_nll) { return NAME(lf_poisson)(x, y, p[0]); }

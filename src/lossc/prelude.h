@@ -25,9 +25,10 @@
 #define LF_AHEAD 6144           /* bytes between a read of a long row and its prefetch */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
-#define LF_LOG_RUN 128          /* elements of a sum whose logarithms are those of LF_LANES / 2 products, of 8 factors */
+#define LF_SUM_RUN 128          /* long rows of a sum are cut at multiples of this many elements */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32, LF_WANT_BAD = 64 };
+enum { LF_QUICK = 1, LF_PRODUCT = 2, LF_LOG_A = 4, LF_LOG_B = 8 };
 enum { LF_SUM, LF_MAP, LF_GRAD, LF_FULL, LF_CHECK, LF_LOOPS };
 
 #define LF_LN2_HI 0x1.62e42fefa38p-1

@@ -101,17 +101,58 @@ typedef struct {
     T hi, lo;
 } NAME(LfPair);
 
+/* The larger, or smaller, of numbers of which no two are negative; of NaN and a number a number.  By their bits, where the ISA compares such: gcc makes
+ * of a comparison of T on AVX-512 two instructions that compete with multiplication. */
+static inline T NAME(lf_most)(T a, T b)
+{
+#if defined LF_T_FLOAT || defined __AVX2__ || !defined __SSE2__
+    const I i = (I)BITS(a), j = (I)BITS(b), most = i > j ? i : j;
+    return REAL((U)most);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+static inline T NAME(lf_least)(T a, T b)
+{
+#if defined LF_T_FLOAT || defined __AVX2__ || !defined __SSE2__
+    const I i = (I)BITS(a), j = (I)BITS(b), least = i < j ? i : j;
+    return REAL((U)least);
+#else
+    return a < b ? a : b;
+#endif
+}
+
+/* exp(x) = power (1 + p): power is 2^n, 0 for n <= -T_BIAS, inf for n > T_BIAS; k holds n + T_BIAS in its low bits.  p is NaN for x not finite and may be
+ * NaN or inf far beyond exp's reach. */
+typedef struct {
+    T power, p;
+    U k;
+} NAME(LfExp);
+
+static inline NAME(LfExp) NAME(lf_exp_parts)(T x)
+{
+    const T magic = T_MAGIC + T_BIAS;
+    T s = x * T_LOG2E + magic, n = s - magic, r = (x - n * T_LN2_HI) - n * T_LN2_LO;
+    T within = NAME(lf_least)(NAME(lf_most)(s, T_MAGIC), T_MAGIC + (2 * T_BIAS + 1));
+    return (NAME(LfExp)){REAL(BITS(within) << T_MANT), r + NAME(lf_exp_tail)(r), BITS(s)};
+}
+
+/* exp(x) for sums, cheapest: 0 below -87.68 (double: -708.7), inf or NaN from 88.37 (709.4) on, and for x not finite or large.  Max error: as lf_exp. */
+static inline T NAME(lf_exp_sum)(T x)
+{
+    NAME(LfExp) d = NAME(lf_exp_parts)(x);
+    return d.power + d.power * d.p;
+}
+
 /* exp(x) for x <= 0, cheaper.  hi: 0 below EXP_NORMAL, where exp(x) would be subnormal; max error as lf_exp.  Both together within 0.5 ulp: lo
  * is what 1 + p drops, or all of a subnormal result. */
 static inline NAME(LfPair) NAME(lf_exp_neg_pair)(T x)
 {
-    const T magic = T_MAGIC + T_BIAS;
-    T s = x * T_LOG2E + magic, n = s - magic;
-    T r = (x - n * T_LN2_HI) - n * T_LN2_LO, p = r + NAME(lf_exp_tail)(r), y = R(1.0) + p;
-    T power = REAL(BITS(s) << T_MANT); /* 1 <= n + T_BIAS <= T_BIAS from EXP_NORMAL on */
-    T low = y * REAL((BITS(s) + 64) << T_MANT) * R(0x1p-64);
+    NAME(LfExp) d = NAME(lf_exp_parts)(x);
+    T y = R(1.0) + d.p, low = y * REAL((d.k + 64) << T_MANT) * R(0x1p-64);
     low = x < EXP_LO ? 0 : low;
-    return (NAME(LfPair)){x < EXP_NORMAL ? 0 : y * power, x < EXP_NORMAL ? low : ((R(1.0) - y) + p) * power};
+    return (NAME(LfPair)){x < EXP_NORMAL ? 0 : d.power + d.power * d.p, x < EXP_NORMAL ? low : ((R(1.0) - y) + d.p) * d.power};
 }
 
 static inline T NAME(lf_exp_neg)(T x) { return NAME(lf_exp_neg_pair)(x).hi; }
@@ -121,11 +162,10 @@ static inline T NAME(lf_exp_clamp)(T x) /* to where exp is infinite */ { return 
 /* exp(x), all reals, cheaper: 0 below EXP_NORMAL + ln2.  Max error: as lf_exp. */
 static inline T NAME(lf_exp_quick)(T x)
 {
-    const T magic = T_MAGIC + T_BIAS - 1;
-    T c = NAME(lf_exp_clamp)(x), s = c * T_LOG2E + magic, n = s - magic;
-    T r = (c - n * T_LN2_HI) - n * T_LN2_LO, y = R(1.0) + (r + NAME(lf_exp_tail)(r));
-    y *= REAL(BITS(s) << T_MANT); /* 2^(n-1), for n = 128 as well */
-    return x < EXP_NORMAL + R(0.6931472) ? 0 : y + y;
+    NAME(LfExp) d = NAME(lf_exp_parts)(x);
+    T half = REAL((d.k - 1) << T_MANT), e = half + half * d.p; /* 2^(n-1), for n = 128 as well */
+    T y = x < EXP_NORMAL + R(0.6931472) ? 0 : e + e;
+    return x > EXP_HI ? T_INF : y;
 }
 
 /* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
