@@ -7,7 +7,7 @@
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
  *      quick   a constant, not 0 where sums take another way: s, or with LF_PRODUCT s + log(1 + t), 0 <= t <= 1, within a few ulp of v where that is
- *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  log_a with LF_LOG_A and log_b with LF_LOG_B are there for
+ *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  log_a with LF_LOG_A and log_b with LF_LOG_B are for
  *              s alone: the logarithms of a and b.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.

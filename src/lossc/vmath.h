@@ -101,8 +101,8 @@ typedef struct {
     T hi, lo;
 } NAME(LfPair);
 
-/* The larger, or smaller, of numbers of which no two are negative; of NaN and a number a number.  By their bits, where the ISA compares such: gcc makes
- * of a comparison of T on AVX-512 two instructions that compete with multiplication. */
+/* The larger, or smaller, of numbers of which no two are negative; of NaN and a number a number.  By their bits, where the ISA compares such: of a
+ * comparison of T gcc makes, on AVX-512, two instructions, one of which keeps a multiplication waiting. */
 static inline T NAME(lf_most)(T a, T b)
 {
 #if defined LF_T_FLOAT || defined __AVX2__ || !defined __SSE2__
@@ -123,8 +123,8 @@ static inline T NAME(lf_least)(T a, T b)
 #endif
 }
 
-/* exp(x) = power (1 + p): power is 2^n, 0 for n <= -T_BIAS, inf for n > T_BIAS; k holds n + T_BIAS in its low bits.  p is NaN for x not finite and may be
- * NaN or inf far beyond exp's reach. */
+/* exp(x) = power (1 + p): power is 2^n, 0 for n <= -T_BIAS, inf for n > T_BIAS; k holds n + T_BIAS in its low bits.  p is NaN for x not finite and may
+ * be NaN or inf far beyond exp's reach. */
 typedef struct {
     T power, p;
     U k;
@@ -138,7 +138,8 @@ static inline NAME(LfExp) NAME(lf_exp_parts)(T x)
     return (NAME(LfExp)){REAL(BITS(within) << T_MANT), r + NAME(lf_exp_tail)(r), BITS(s)};
 }
 
-/* exp(x) for sums, cheapest: 0 below -87.68 (double: -708.7), inf or NaN from 88.37 (709.4) on, and for x not finite or large.  Max error: as lf_exp. */
+/* exp(x) for sums, cheapest: 0 below -87.68 (double: -708.7), inf or NaN from 88.37 (709.4) on and for x not finite or large; else max error as
+ * lf_exp. */
 static inline T NAME(lf_exp_sum)(T x)
 {
     NAME(LfExp) d = NAME(lf_exp_parts)(x);
