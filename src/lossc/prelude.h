@@ -25,6 +25,7 @@
 #define LF_AHEAD 6144           /* bytes between a read of a long row and its prefetch */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
+#define LF_ROOM 393216          /* bytes on the stack for exponentials and packed rows of such a group */
 #define LF_SUM_RUN 128          /* long rows of a sum are cut at multiples of this many elements */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32, LF_WANT_BAD = 64 };

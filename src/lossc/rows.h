@@ -1148,10 +1148,20 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
         NAME(rows_out)(j, r);
 }
 
-/* Where the rows of an array lie in packed form, if its classes do not follow one another. */
-static int NAME(rows_apart)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
+#define T_ROOM (LF_ROOM / (ptrdiff_t)sizeof(T))
+
+/* Those of x, t, out, gx and gt that are packed, since their classes do not follow one another, by bits. */
+static int NAME(rows_apart)(const LfRowJob *j)
 {
-    return a->data && (j->cdim > 1 || stride[0] != lf_itemsize(a->dtype));
+    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, spread = whole || j->op == LF_CE_PROB;
+    const LfArray *const array[] = {&j->x, &j->t, &j->out, &j->gx, &j->gt};
+    const ptrdiff_t *const stride[] = {j->xc, j->tc, j->oc, j->gxc, j->gtc};
+    const int rows[] = {1, spread, whole, 1, 1};
+    int apart = 0;
+    for (int k = 0; k < 5; k++)
+        if (rows[k] && array[k]->data && (j->cdim > 1 || stride[k][0] != lf_itemsize(array[k]->dtype)))
+            apart |= 1 << k;
+    return apart;
 }
 
 /* Rows in hand, from where they lie to packed ones of a dtype, or back. */
@@ -1185,22 +1195,21 @@ LF_CALLED NAME(rows_pack)(const LfRowJob *j, const NAME(Rows) * r, const LfArray
 
 /* rows_work on packed copies of the arrays whose classes do not follow one another: read as they lie, each line of the cache would be fetched for each
  * of the rows that share it, and for each pass: 7 times as slow over planes of 100 classes. */
-static __attribute__((noinline)) void NAME(rows_work_apart)(const LfRowJob *j, NAME(Rows) * r, T *room, double *gw, double *gw_mass)
+LF_CALLED NAME(rows_work_apart)(const LfRowJob *j, NAME(Rows) * r, int apart, ptrdiff_t part, T *room, double *gw, double *gw_mass)
 {
-    char packed[4][LF_GROUP_ELEMENTS * sizeof(T)];
     LfRowJob near = *j;
-    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, spread = whole || j->op == LF_CE_PROB;
     const LfArray *from[] = {&j->x, &j->t, &j->out, &j->gx, &j->gt};
     LfArray *to[] = {&near.x, &near.t, &near.out, &near.gx, &near.gt};
     const ptrdiff_t *stride[] = {j->xc, j->tc, j->oc, j->gxc, j->gtc};
     ptrdiff_t *step[] = {near.xc, near.tc, near.oc, near.gxc, near.gtc};
     ptrdiff_t *off[] = {r->off_x, r->off_t, r->off_out, r->off_gx, r->off_gt};
-    int count = 0;
+    T *packed = room + T_ROOM;
     near.cdim = 1, near.cshape[0] = j->c, near.stream = 0;
     for (int k = 0; k < 5; k++) {
-        if ((k == 1 && !spread) || (k == 2 && !whole) || !NAME(rows_apart)(j, from[k], stride[k]))
+        if (!(apart >> k & 1))
             continue;
-        to[k]->data = packed[count++], to[k]->dtype = from[k]->dtype <= LF_F64 ? from[k]->dtype : T_CODE;
+        packed -= part;
+        to[k]->data = (char *)packed, to[k]->dtype = from[k]->dtype <= LF_F64 ? from[k]->dtype : T_CODE;
         step[k][0] = lf_itemsize(to[k]->dtype);
         for (ptrdiff_t l = 0; l < r->n; l++)
             off[k][l] = l * j->c * step[k][0];
@@ -1209,7 +1218,7 @@ static __attribute__((noinline)) void NAME(rows_work_apart)(const LfRowJob *j, N
     }
     NAME(rows_work)(&near, r, NULL, 0, NULL, room, gw, gw_mass);
     for (int k = 2; k < 5; k++)
-        if (to[k]->data != from[k]->data)
+        if (apart >> k & 1)
             NAME(rows_pack)(j, r, from[k], stride[k], to[k]->data, to[k]->dtype, 1);
 }
 
@@ -1262,20 +1271,35 @@ static void NAME(nll_work)(const LfRowJob *j, NAME(Rows) * r, double *gw, double
     }
 }
 
+/* Adds losses and masses, each in the lane of its place in the block, in an order that does not depend on how rows are grouped. */
+static inline void NAME(rows_add)(const NAME(Rows) * r, ptrdiff_t at, double *sum, double *mass)
+{
+    if (at % LF_LANES == 0) {
+        for (int l = 0; l < LF_W; l += LF_LANES)
+#pragma omp simd
+            for (int k = 0; k < LF_LANES; k++)
+                sum[k] += r->loss[l + k], mass[k] += r->wt[l + k];
+    } else
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            sum[(at + l) % LF_LANES] += r->loss[l], mass[(at + l) % LF_LANES] += r->wt[l];
+}
+
 static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
-    /* rows of one group stay in the second-level cache between the passes */
-    const ptrdiff_t fit = j->c <= LF_SMALL_C || j->op == LF_NLL ? LF_W : LF_GROUP_ELEMENTS / j->c;
+    /* rows of one group stay in the second-level cache between the passes; what is packed, and exponentials that are kept, share the room */
+    const int small = j->c <= LF_SMALL_C || j->op == LF_NLL, packed = small ? 0 : NAME(rows_apart)(j);
+    const ptrdiff_t share = (T_ROOM - LF_W * LF_LANES) / ((j->c <= LF_RUN) + __builtin_popcount(packed) + !packed);
+    const ptrdiff_t part = share < LF_GROUP_ELEMENTS ? share : LF_GROUP_ELEMENTS;
+    const int apart = packed && packed != 1 << 1 && j->c <= part ? packed : 0; /* labels' probabilities alone are not worth it */
+    const ptrdiff_t fit = small ? LF_W : (apart ? part : LF_GROUP_ELEMENTS) / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     const int strips = j->op != LF_NLL && NAME(strip_fits)(j, &j->x, j->xc);
     const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / 2 / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
     const LfArray *last = j->gx.data ? &j->gx : j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL;
     const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
     const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
-    const int apart =
-        j->c > LF_SMALL_C && j->c <= LF_GROUP_ELEMENTS && (NAME(rows_apart)(j, &j->x, j->xc) || (last && NAME(rows_apart)(j, last, stride)));
-    T room[LF_GROUP_ELEMENTS + LF_W * LF_LANES];
+    T room[T_ROOM];
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
     ptrdiff_t bad = -1;
     if (j->op == LF_NLL && j->gx.data)
@@ -1309,15 +1333,12 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
                 NAME(strip_fetch)(j, &j->x, j->xc, i + group, rows, 0, j->c);
             if (last && !j->stream && NAME(planes)(j, last, stride))
                 NAME(strip_fetch)(j, last, stride, i, r.n, 0, j->c);
-            NAME(rows_work_apart)(j, &r, room, gw, gw_mass);
+            NAME(rows_work_apart)(j, &r, apart, part, room, gw, gw_mass);
         } else
             NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
         if (n > 0)
             NAME(tile_in)(j, &j->x, j->xc, next, n, from, to, other, ld);
-        for (int l = 0; l < LF_W; l += LF_LANES)
-#pragma omp simd
-            for (int k = 0; k < LF_LANES; k++)
-                sum[k] += r.loss[l + k], mass[k] += r.wt[l + k];
+        NAME(rows_add)(&r, i - start, sum, mass);
         if (stays && (at + group == width || i + group >= end))
             NAME(tile_out)(j, stays, stride, i - at, at + r.n, strip, ld);
     }
@@ -1345,3 +1366,4 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
     j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
 }
+#undef T_ROOM
