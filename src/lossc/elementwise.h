@@ -8,7 +8,7 @@
  * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a run of
  *   LF_ELEM_BLOCK elements comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
  * Logarithms: log_a and log_b, of a and b, come from elem_logs, a group at a time, for floats on AVX-512; elsewhere such sums take v. With LF_PRODUCT
- *   a lane keeps the product of its 1 + t, less 1 so that small t keep their digits, and takes its logarithm once in LF_ELEM_BLOCK elements. A mean
+ *   a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm once a run. A mean
  *   of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
@@ -17,6 +17,7 @@
 
 #define T_SUMS (LF_LANES / 2)
 #define T_ACC (2 * T_SUMS) /* the lanes' sums, then their products less 1 */
+_Static_assert(LF_ELEM_BLOCK / T_SUMS <= 512, "products of as many factors up to 2 are far from overflow");
 #ifdef LF_T_FLOAT
 #define T_TERMS(v, l) (v[l] + v[(l) + T_SUMS])
 #define T_FACTOR(t, l) (t[l] * t[(l) + T_SUMS] + (t[l] + t[(l) + T_SUMS]))
@@ -435,7 +436,8 @@ static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
             const int in_place = NAME(elem_in_place)(j, all[q]);
             every &= in_place, any |= in_place;
         }
-    return (NAME(Pieces)){every && !small ? LF_ELEM_BLOCK : LF_CHUNK, any && j->ndim > 1 && row >= least};
+    const ptrdiff_t large = j->sum ? LF_ELEM_BLOCK : (ptrdiff_t)1 << 62;
+    return (NAME(Pieces)){every && !small ? large : LF_CHUNK, any && j->ndim > 1 && row >= least};
 }
 
 /* How many elements from i on are taken together. Where there is a sum, rows are cut at multiples of LF_SUM_RUN, so that its order is that of one

@@ -186,7 +186,8 @@ LOSS(huber)
     T delta = p[0] < T_MAX ? p[0] : T_MAX;
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T a = ABS(d.hi), q = a > delta ? delta : a, half = q / 2, h = a - half;
-    T v = q * h, g = COPYSIGN(a > p[0] ? p[0] : a, d.hi), c = g * d.lo + (q * ((a - h) - half) + NAME(lf_unfused)(q, h, v));
+    T v = q * h, g = COPYSIGN(a > p[0] ? p[0] : a, d.hi);
+    T c = COPYSIGN(q, d.hi) * d.lo + (q * ((a - h) - half) + NAME(lf_unfused)(q, h, v));
     return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = a <= p[0]};
 }
 

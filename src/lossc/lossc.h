@@ -34,7 +34,7 @@ typedef struct {
 /* ---- elementwise losses ------------------------------------------------------------------------------------------------------------ */
 
 #define LF_CHUNK 1024       /* elements in hand */
-#define LF_ELEM_BLOCK 4096  /* elements of a block, at least; and of a run that is summed on its own within it */
+#define LF_ELEM_BLOCK 8192  /* elements of a block, at least; and of a run that is summed on its own within it */
 #define LF_ELEM_SHARES 8    /* number of blocks: a multiple of this, to divide among threads */
 #define LF_ELEM_BLOCKS 1024 /* and at most this */
 #define LF_ELEM_PIECE 16384 /* of a run that is summed into one element of a gradient */

@@ -782,15 +782,22 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
 /* logsumexp that comes near to 0 from a negative maximum: S to the last bit of a float is not enough of it, and is summed again in double. */
 static int sum_is_near(const Rows_f32 *r, ptrdiff_t l) { return (r->m[l] < 0) & (fabs(r->loss[l]) < 0.25); }
 
-static void group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at)
+/* Whether any result in hand is so near: nearly all a loss of ordinary rows pays. */
+static inline int any_sum_is_near(const Rows_f32 *r)
 {
-    double s[LF_GROUP] = {0}, ties[LF_GROUP], m[LF_GROUP];
     int64_t any = 0;
 #pragma omp simd reduction(| : any)
-    for (int l = 0; l < LF_GROUP; l++) {
-        m[l] = r->m[at + l], ties[l] = -1;
-        any |= -(int64_t)(m[l] < 0) & -(int64_t)(fabs(r->loss[at + l]) < 0.25);
-    }
+    for (int l = 0; l < LF_W; l++)
+        any |= -(int64_t)(fabs(r->loss[l]) < 0.25);
+    return any != 0;
+}
+
+LF_CALLED group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at)
+{
+    double s[LF_GROUP] = {0}, ties[LF_GROUP], m[LF_GROUP];
+    int any = 0;
+    for (int l = 0; l < LF_GROUP; l++)
+        m[l] = r->m[at + l], ties[l] = -1, any |= sum_is_near(r, at + l);
     for (ptrdiff_t c = 0; any && c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++) {
@@ -1113,8 +1120,9 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
         NAME(tile_stats)(j, r, x, ld, spread ? u : NULL, second ? e : NULL);
         NAME(rows_finish)(j, r);
 #ifdef LF_T_FLOAT
-        for (ptrdiff_t at = 0; j->op == LF_LOGSUMEXP && at < r->n; at += LF_GROUP)
-            group_sum_again(x + at, ld, j->c, r, at);
+        if (j->op == LF_LOGSUMEXP && any_sum_is_near(r))
+            for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+                group_sum_again(x + at, ld, j->c, r, at);
 #endif
         if (second) {
             NAME(rows_coefficients)(j, r);
