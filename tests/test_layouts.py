@@ -264,6 +264,74 @@ def test_long_rows(case, dtype):
             assert bits(got) == bits(call(case, whole, reduction))
 
 
+NASTY = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -3e38, 1.0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", [case for case in LIVE if case.reductions and "input" in case.floats], ids=lambda case: case.function)
+def test_gradient_in_place(case, dtype):
+    """grad_out = input: what goes there is what goes elsewhere, and so is the value, whatever the input holds; or it is refused and stays."""
+    f = lf.value_and_grad(getattr(F, case.function))
+    for shape in {"class": [(130, 10), (70, 200), (5, 3000)], "linear": []}.get(case.kind, [(9000,), (7, 999)]):
+        args, _ = draw(case, 0, shape, dtype)
+        for special in (NASTY, NASTY[1:2]):
+            x = args[0].copy()
+            with np.errstate(over="ignore", under="ignore"):
+                x.reshape(-1)[10 :: max(1, x.size // 20)][: len(special)] = special.astype(x.dtype)
+            for reduction in reductions(case):
+                over = x.copy()
+                try:
+                    value, gradient = f(x, *args[1:], **reduction)
+                    again, _ = f(over, *args[1:], grad_out=over, **reduction)
+                except ValueError as error:
+                    assert any(words in str(error) for words in ("out of range", "overlap")) and bits(over) == bits(x)
+                else:
+                    assert bits(over) == bits(gradient) and bits(again) == bits(value), (shape, reduction)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "nll_loss"])
+@pytest.mark.parametrize("shape", [(130, 10), (70, 200), (5, 3000)])
+def test_gradient_in_place_of_rows(isa, name, shape, rng):
+    x = rng.normal(size=shape).astype(np.float32)
+    rest = (rng.integers(0, shape[1], shape[0]),) if name == "nll_loss" else ()
+    upstream = {} if rest else {"grad_output": rng.normal(size=shape)}
+    value, gradient = lf.value_and_grad(getattr(F, name))(x, *rest, **upstream)
+    over = x.copy()
+    again, _ = lf.value_and_grad(getattr(F, name))(over, *rest, grad_out=over, **upstream)
+    assert bits(again) == bits(value) and bits(over) == bits(gradient)
+
+
+@pytest.mark.parametrize("upstream", ["float32", "float64", None])
+def test_packed_rows_of_narrower_dtype(upstream, rng):
+    x = rng.normal(size=(400, 300)).astype(np.float32)
+    u = {} if upstream is None else {"grad_output": rng.normal(size=x.shape).astype(np.float32).astype(upstream)}
+    turned = {k: np.ascontiguousarray(v.T) for k, v in u.items()}
+    for f in (F.softmax, F.log_softmax):
+        value, gradient = lf.value_and_grad(f)(x, axis=0, **u)
+        want, want_gradient = lf.value_and_grad(f)(np.ascontiguousarray(x.T), axis=1, **turned)
+        assert bits(value) == bits(want.T) and bits(gradient) == bits(want_gradient.T)
+
+
+@pytest.mark.parametrize("width", [1, 3, 31, 63, 64, 100, 255, 256, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_narrow_views(dtype, width, rng):
+    """Rows used in place or moved, more of them than a chunk holds."""
+    wide = rng.normal(size=(4000, width + 5)).astype(DTYPES[dtype])
+    x, y = wide[:, :width], rng.normal(size=(4000, width)).astype(DTYPES[dtype])
+    for f in (F.mse_loss, F.binary_cross_entropy_with_logits):
+        for reduction in ("mean", "none"):
+            got = lf.value_and_grad(f)(x, y, reduction=reduction)
+            want = lf.value_and_grad(f)(x.copy(), y, reduction=reduction)
+            assert list(map(bits, got)) == list(map(bits, want)) and bits(f(x, y, reduction=reduction)) == bits(want[0])
+
+
+def test_equal_logits_need_no_second_look(rng):
+    """The largest products of 1 + t there are."""
+    x, y = np.zeros(1 << 16, np.float32), rng.random(1 << 16).astype(np.float32)
+    for a, b in ((x, y), (x.astype(np.float64), y.astype(np.float64))):
+        assert abs(F.binary_cross_entropy_with_logits(a, b) - np.log(2)) < 1e-7
+
+
 def test_results_are_laid_out_as_the_input(rng):
     x = rng.normal(size=(2, 5, 6, 7)).astype(np.float32).transpose(0, 3, 1, 2)
     for a in (x, x.T, x[0]):

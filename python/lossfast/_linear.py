@@ -205,6 +205,8 @@ class _Layer:
         self.weight_sums = np.zeros((2, self.classes)) if "weight" in grads else None
         if self.gw is not None and not n:
             self.gw[...] = 0
+        if self.gx is not None and not self.classes:
+            self.gx[...] = 0
         products = not grads.keys() <= {"weight", "target"}
 
         if self.whole:

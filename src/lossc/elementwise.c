@@ -37,10 +37,13 @@ LF_CALLED elem_sum_again(const LfElemJob *j, ptrdiff_t b)
     elem_block_f64(&d, b);
 }
 
-static void elem_block_float(const LfElemJob *j, ptrdiff_t b)
+static void elem_block_any(const LfElemJob *j, ptrdiff_t b)
 {
-    elem_block_f32(j, b);
-    if (j->sum && !(fabs(j->sum[b]) < INFINITY))
+    if (j->wide)
+        elem_block_f64(j, b);
+    else
+        elem_block_f32(j, b);
+    if (!j->wide && j->sum && !(fabs(j->sum[b]) < INFINITY))
         elem_sum_again(j, b);
 }
 
@@ -49,18 +52,14 @@ LF_CALLED elem_block_over(const LfElemJob *j, ptrdiff_t b)
 {
     LfElemJob d = *j;
     d.grad[0].data = NULL;
-    elem_block_float(&d, b);
+    elem_block_any(&d, b);
     d = *j, d.sum = NULL;
-    elem_block_f32(&d, b);
+    elem_block_any(&d, b);
 }
 
 void LF_EXPORT(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
-    if (j->wide)
-        elem_block_f64(j, b);
-    else if (j->sum && j->grad[0].data == j->in[0].data)
-        elem_block_over(j, b);
-    else
-        elem_block_float(j, b);
+    j->sum && j->grad[0].data == j->in[0].data ? elem_block_over(j, b) : elem_block_any(j, b);
 }
+
 void LF_EXPORT(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b) { j->wide ? elem_fold_f64(j, arg, b) : elem_fold_f32(j, arg, b); }

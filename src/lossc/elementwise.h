@@ -196,17 +196,15 @@ static inline void NAME(elem_pad)(const T *from, I m, T *to)
 /* What a block's lanes come to, and zero again. */
 static inline double NAME(elem_total)(double *acc)
 {
-    double u[T_SUMS / 2], sum = lf_half_lane_sum(acc), logs = 0;
-#pragma omp simd reduction(+ : logs)
-    for (int l = 0; l < T_SUMS / 2; l++) {
-        const double a = acc[T_SUMS + l], b = acc[T_SUMS + T_SUMS / 2 + l];
-        logs += u[l] = a * b + (a + b);
-    }
-    if (logs != 0) {
+    double u[T_SUMS], sum = lf_half_lane_sum(acc);
+    int any = 0;
+    for (int l = 0; l < T_SUMS; l++)
+        any |= acc[T_SUMS + l] != 0;
+    if (any) {
 #pragma omp simd
-        for (int l = 0; l < T_SUMS / 2; l++)
-            u[l] = lf_log1p_f64(u[l]);
-        sum += ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7]));
+        for (int l = 0; l < T_SUMS; l++)
+            u[l] = lf_log1p_f64(acc[T_SUMS + l]);
+        sum += lf_half_lane_sum(u);
     }
     memset(acc, 0, T_ACC * sizeof *acc);
     return sum;
@@ -436,8 +434,9 @@ static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
             const int in_place = NAME(elem_in_place)(j, all[q]);
             every &= in_place, any |= in_place;
         }
+    const int by_rows = any && j->ndim > 1 && row >= least;
     const ptrdiff_t large = j->sum ? LF_ELEM_BLOCK : (ptrdiff_t)1 << 62;
-    return (NAME(Pieces)){every && !small ? large : LF_CHUNK, any && j->ndim > 1 && row >= least};
+    return (NAME(Pieces)){every && !small && (by_rows || j->ndim == 1) ? large : LF_CHUNK, by_rows}; /* no chunk's buffer holds more */
 }
 
 /* How many elements from i on are taken together. Where there is a sum, rows are cut at multiples of LF_SUM_RUN, so that its order is that of one
@@ -514,16 +513,18 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         I bad = 0;
         const ptrdiff_t done = kind == LF_SUM ? NAME(elem_sum_halves)(j, i, n, p, acc, &bad) : 0;
         NAME(elem_inputs)(j, i + done, n - done, in, a);
+        int over = 0; /* the input is gone after this: its domain has been checked before */
         for (int q = 0; q < LF_OUTS; q++) {
             T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i, n) : NULL;
             out[q] = direct ? direct : o[q];
+            over |= out[q] == a[0];
         }
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
         NAME(elem_run)(j->loss, kind, a, p, n - done, k, out, acc, &bad);
         if (full && j->sum && !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
             NAME(elem_run)(j->loss, j->grad[0].data ? LF_GRAD : LF_SUM, a, p, n, k, out, acc, &bad);
-        if (bad && first_bad < 0) {
+        if (bad && first_bad < 0 && !over) {
             NAME(elem_inputs)(j, i, n, in, a);
             first_bad = NAME(elem_find_bad)(j->loss, a, p, j->where.data ? f.m : NULL, n);
             first_bad += first_bad < 0 ? 0 : 4 * i;

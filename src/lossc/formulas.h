@@ -819,7 +819,8 @@ LOSS(gamma_deviance)
  *   v  = 2 a (q e1 - e2),   gx = 2 a (1 - q)/x,   gy = 2 a e1/x,   hx = 2 a (1 + p r)/x^2
  * The terms cancel to a r^2 as y approaches x: for small r it is a r^2 times the binomial series' rest
  *   h = 1 + r (0-p)/3 (1 + r (-1-p)/4 (1 + r (-2-p)/5 (...))).
- * y < 0 is bad for p > 0, y = 0 for p >= 2.  x = inf gives inf for p < 2, NaN beyond.  In double, where what cancels before the series takes over, 2/r, does not reach a float. */
+ * y < 0 is bad for p > 0, y = 0 for p >= 2.  x = inf gives inf for p < 2, NaN beyond.  In double, where what cancels before the series takes
+ * over, 2/r, does not reach a float. */
 LOSS(tweedie_deviance)
 {
     const double X = x, Y = y, power = (double)p[0] + (double)p[LF_PARAMS], p1 = 1 - power, p2 = 2 - power, q = Y / X, r = (Y - X) / X;

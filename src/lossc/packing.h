@@ -215,7 +215,8 @@ static void lf_tile_to_pairs(char *dst, ptrdiff_t step, const float *restrict ti
 }
 #endif
 
-/* Even steps, since offsets would not fit into registers. The last blocks overlap the ones before them, so only few lanes or a single class are left to the plain loop. */
+/* Even steps, since offsets would not fit into registers. The last blocks overlap the ones before them, so only few lanes or a single class are left
+ * to the plain loop. */
 void NAME(lf_rows_to_tile)(T *restrict tile, ptrdiff_t W, const char *src, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
 {
 #ifdef LF_T_FLOAT

@@ -2,7 +2,8 @@
  * label u to (t, u + 1); every path ends with a blank in (T - 1, U).
  *
  * Every row is read once for its log-sum and the two entries that matter; masses are logarithms in double, kept by anti-diagonal d = t + u, so
- * that a diagonal is one vector loop over u. Cells outside the lattice hold -inf and need no conditions. The gradient's rows are read once more, with maximum and sum known,
+ * that a diagonal is one vector loop over u. Cells outside the lattice hold -inf and need no conditions. The gradient's rows are read once more,
+ * with maximum and sum known,
  *     gradient[t, u, k] = softmax * occupancy - (occupancy of the transition by k)
  * and written once; rows whose occupancy is too small for the result are not even read. */
 

@@ -101,7 +101,7 @@ typedef struct {
     T hi, lo;
 } NAME(LfPair);
 
-/* The larger, or smaller, of numbers of which no two are negative; of NaN and a number a number.  By their bits, where the ISA compares such: of a
+/* The larger, or smaller, of numbers of which no two are negative; of NaN and a number either.  By their bits, where the ISA compares such: of a
  * comparison of T gcc makes, on AVX-512, two instructions, one of which keeps a multiplication waiting. */
 static inline T NAME(lf_most)(T a, T b)
 {
