@@ -243,7 +243,7 @@ def flag(object given, str name):
     return bool(given)
 
 
-def number(object given, str name):
+cpdef double number(object given, str name) except? -1e300:
     """An option that is a number."""
     cdef double value
     try:

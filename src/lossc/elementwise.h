@@ -287,12 +287,7 @@ static char *NAME(elem_run_at)(const LfElemJob *j, const LfArray *a, ptrdiff_t i
     const int last = j->ndim - 1;
     if (a->stride[last] != lf_itemsize(a->dtype) || (last > 0 && n > j->shape[last] - i % j->shape[last]))
         return NULL;
-    char *p = a->data;
-    for (int d = last; d > 0; d--) {
-        p += i % j->shape[d] * a->stride[d];
-        i /= j->shape[d];
-    }
-    return p + i * a->stride[0];
+    return a->data + lf_offset(j->shape, j->ndim, a->stride, i);
 }
 
 /* Where elements i .. i + n can be used in place, their address; else NULL. */

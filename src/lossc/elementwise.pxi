@@ -205,13 +205,7 @@ cdef class Elementwise:
 
     cdef double parameter(self, int i, object given) except? -1e300:
         """A number given for the formula, checked."""
-        cdef double value
-        try:
-            value = given
-        except TypeError:
-            raise TypeError(f"{self.limits[i][0]}: expected a number, got {given!r}") from None
-        except OverflowError:
-            value = float("nan")  # an integer beyond every float
+        cdef double value = given if type(given) is float else number(given, self.limits[i][0])
         if not self.least[i] <= value <= self.largest[i]:
             raise ValueError(f"{self.limits[i][0]}: expected {self.limits[i][3]}, got {given!r}")
         if i == 0 and self.gap is not None and <double>self.gap[0] < value < <double>self.gap[1]:

@@ -106,7 +106,7 @@ cdef cnp.ndarray gradient_array(Request request, int i, cnp.ndarray a, str name,
     cdef cnp.dtype dtype = gradient_dtype(a, name)
     out = request.out_for(i)
     if out is None and not cnp.PyArray_IS_C_CONTIGUOUS(a):
-        return fresh_like(a, shape_of(a), dtype)
+        return np.empty_like(a, dtype=dtype, subok=False)
     if out is None:
         return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), dtype.type_num, 0)
     for other in request.out[:i]:

@@ -9,7 +9,8 @@
  *    broadcasting and misalignment are dealt with by pack.h, a cache-sized run at a time.
  * C. Work is cut into blocks whose number and extent depend on the shape only. A block's partial sums go to its own slot and are added in
  *    block order: the same bits for any number of threads, and for any memory layout.
- * D. elementwise.c, rows.c and ctc.c are compiled once per instruction set; dispatch.c makes one table of block functions of each, and chooses.
+ * D. elementwise.c, rows.c, vectors.c, ctc.c and pack.c are compiled once per instruction set; dispatch.c makes one table of block functions of
+ *    each, and chooses.
  */
 #ifndef LOSSC_H
 #define LOSSC_H

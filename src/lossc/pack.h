@@ -31,6 +31,24 @@ static inline ptrdiff_t lf_itemsize(int dtype)
     return size[dtype];
 }
 
+static inline ptrdiff_t lf_distance(ptrdiff_t stride) { return stride < 0 ? -stride : stride; }
+
+/* Byte offset of element i, in C order of a shape. */
+static __attribute__((noinline)) ptrdiff_t lf_far_offset(const ptrdiff_t *shape, int ndim, const ptrdiff_t *stride, ptrdiff_t i)
+{
+    ptrdiff_t off = 0;
+    for (int d = ndim - 1; d > 0; d--) {
+        off += i % shape[d] * stride[d];
+        i /= shape[d];
+    }
+    return off + i * stride[0];
+}
+
+static inline ptrdiff_t lf_offset(const ptrdiff_t *shape, int ndim, const ptrdiff_t *stride, ptrdiff_t i)
+{
+    return ndim == 1 ? i * stride[0] : lf_far_offset(shape, ndim, stride, i);
+}
+
 static inline void lf_store_fence(void)
 {
 #if defined __SSE2__

@@ -274,7 +274,7 @@ void NAME(lf_tile_to_rows)(char *dst, ptrdiff_t step, const T *restrict tile, pt
 /* ---- tiles -------------------------------------------------------------------------------------------------------------------------- */
 
 /* Lie the positions of a tile nearer to one another than its classes? Then it is moved class by class. */
-#define CLASSWISE (n > 1 && (step < 0 ? -step : step) <= (cstride < 0 ? -cstride : cstride))
+#define CLASSWISE (n > 1 && lf_distance(step) <= lf_distance(cstride))
 
 void NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t cstride, ptrdiff_t n, ptrdiff_t C)
 {

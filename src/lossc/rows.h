@@ -409,8 +409,7 @@ static void NAME(rows_fetch)(const LfRowJob *j, const LfArray *a, ptrdiff_t firs
 /* Are the positions of an array nearer to one another than its classes? */
 static int NAME(planes)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
 {
-    const ptrdiff_t step = a->stride[j->ndim - 1], class = stride[0];
-    return j->cdim == 1 && j->n > 1 && (step < 0 ? -step : step) <= (class < 0 ? -class : class);
+    return j->cdim == 1 && j->n > 1 && lf_distance(a->stride[j->ndim - 1]) <= lf_distance(stride[0]);
 }
 
 static int NAME(strip_fits)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride)
@@ -793,6 +792,12 @@ static inline int any_sum_is_near(const Rows_f32 *r)
     return any != 0;
 }
 
+static inline void sum_term_again(double x, double m, double *s, double *ties)
+{
+    const uint64_t other = -(uint64_t)(x != m); /* by bits: row_other */
+    *s += lf_real_f64(lf_bits_f64(lf_exp_neg_f64(x - m)) & other), *ties += lf_real_f64(lf_bits_f64(1.0) & ~other);
+}
+
 LF_CALLED group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at)
 {
     double s[LF_GROUP] = {0}, ties[LF_GROUP], m[LF_GROUP];
@@ -801,11 +806,8 @@ LF_CALLED group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_
         m[l] = r->m[at + l], ties[l] = -1, any |= sum_is_near(r, at + l);
     for (ptrdiff_t c = 0; any && c < classes; c++)
 #pragma omp simd
-        for (int l = 0; l < LF_GROUP; l++) {
-            const double d = x[c * ld + l] - m[l], e = lf_exp_neg_f64(d);
-            const uint64_t other = -(uint64_t)(d != 0); /* by bits: row_other */
-            s[l] += lf_real_f64(lf_bits_f64(e) & other), ties[l] += lf_real_f64(lf_bits_f64(1.0) & ~other);
-        }
+        for (int l = 0; l < LF_GROUP; l++)
+            sum_term_again(x[c * ld + l], m[l], s + l, ties + l);
     for (int l = 0; any && l < LF_GROUP; l++)
         r->loss[at + l] = sum_is_near(r, at + l) ? m[l] + lf_log1p_f64(s[l] + ties[l]) : r->loss[at + l];
 }
@@ -826,11 +828,8 @@ static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 
                 v = pad;
             }
 #pragma omp simd
-            for (int k = 0; k < LF_LANES; k++) {
-                const double d = v[k] - m, e = lf_exp_neg_f64(d);
-                const uint64_t other = -(uint64_t)(d != 0);
-                s[k] += lf_real_f64(lf_bits_f64(e) & other), ties[k] += lf_real_f64(lf_bits_f64(1.0) & ~other);
-            }
+            for (int k = 0; k < LF_LANES; k++)
+                sum_term_again(v[k], m, s + k, ties + k);
         }
     }
     r->loss[l] = m + lf_log1p_f64(lf_lane_sum(s) + lf_lane_sum(ties));

@@ -28,20 +28,10 @@ typedef struct {
     double a, b, c;
 } LfThree;
 
-static __attribute__((noinline)) ptrdiff_t vec_far_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
-{
-    ptrdiff_t p = 0;
-    for (int d = j->ndim - 1; d > 0; d--) {
-        p += i % j->shape[d] * a->stride[d];
-        i /= j->shape[d];
-    }
-    return p + i * a->stride[0];
-}
-
 /* Byte offset of position i. */
 static inline ptrdiff_t vec_offset(const LfVectorJob *j, const LfArray *a, ptrdiff_t i)
 {
-    return !a->data || !j->ndim ? 0 : j->ndim == 1 ? i * a->stride[0] : vec_far_offset(j, a, i);
+    return !a->data || !j->ndim ? 0 : lf_offset(j->shape, j->ndim, a->stride, i);
 }
 
 static ptrdiff_t vec_step(const LfVectorJob *j, const LfArray *a) { return j->ndim ? a->stride[j->ndim - 1] : 0; }
@@ -49,6 +39,9 @@ static ptrdiff_t vec_step(const LfVectorJob *j, const LfArray *a) { return j->nd
 static inline double vec_hinge(double h) { return h < 0 ? 0 : h; }
 
 static inline double vec_sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
+
+/* The losses that span_term and span_slope are of, a constant in each case; the other is Wasserstein. */
+#define LF_SPAN_CASES LF_CASE(LF_MULTI_MARGIN) LF_CASE(LF_COSINE) LF_CASE(LF_TRIPLET) LF_CASE(LF_DICE)
 
 /* What one element adds to the sums. */
 static inline LfThree span_term(int op, double x, double y, double z, double base, int own)
@@ -200,8 +193,7 @@ static int span_takes(const LfVectorJob *j)
 /* Do positions lie nearer to one another than elements? */
 static int span_lies_across(const LfVectorJob *j, const LfArray *a, const ptrdiff_t *stride)
 {
-    const ptrdiff_t step = vec_step(j, a), class = stride[0];
-    return a->data && j->cdim == 1 && (step < 0 ? -step : step) < (class < 0 ? -class : class);
+    return a->data && j->cdim == 1 && lf_distance(vec_step(j, a)) < lf_distance(stride[0]);
 }
 
 /* How many positions are taken at once: of those that lie across, as many as their transposition can use. */
@@ -337,10 +329,7 @@ static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP
         NAME(across_sums)(op, v, x[0], x[1], x[2]);                                                                                                  \
         break;
     switch (j->op) {
-        LF_CASE(LF_MULTI_MARGIN)
-        LF_CASE(LF_COSINE)
-        LF_CASE(LF_TRIPLET)
-        LF_CASE(LF_DICE)
+        LF_SPAN_CASES
     default:
         NAME(across_carried)(v, x[0], x[1]);
     }
@@ -356,10 +345,7 @@ static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP
             NAME(across_slopes)(op, 0, v, x[0], x[1], x[2]);                                                                                         \
         break;
     switch (j->op) {
-        LF_CASE(LF_MULTI_MARGIN)
-        LF_CASE(LF_COSINE)
-        LF_CASE(LF_TRIPLET)
-        LF_CASE(LF_DICE)
+        LF_SPAN_CASES
     default:
         NAME(across_carried_slopes)(v, x[0], x[1]);
     }
@@ -574,10 +560,7 @@ static void NAME(along_first)(Spans *v, NAME(Along) * w)
         NAME(along_sums)(op, x[0], x[1], x[2], n, v->base[l], v->y[l] - c, sum);                                                                     \
         break;
             switch (j->op) {
-                LF_CASE(LF_MULTI_MARGIN)
-                LF_CASE(LF_COSINE)
-                LF_CASE(LF_TRIPLET)
-                LF_CASE(LF_DICE)
+                LF_SPAN_CASES
             default:
                 NAME(along_carried)(x[0], x[1], n, c + n == j->c, &before, sum);
             }
@@ -609,10 +592,7 @@ static void NAME(along_second)(Spans *v, NAME(Along) * w)
             NAME(along_slopes)(op, 0, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                   \
         break;
             switch (j->op) {
-                LF_CASE(LF_MULTI_MARGIN)
-                LF_CASE(LF_COSINE)
-                LF_CASE(LF_TRIPLET)
-                LF_CASE(LF_DICE)
+                LF_SPAN_CASES
             default:
                 NAME(along_carried_slopes)(x[0], x[1], n, c + n == j->c, &before, f[0], f + 1, o);
             }

@@ -205,10 +205,7 @@ cdef class VectorLoss:
     cdef double parameter(self, int i, object given) except? -1e300:
         cdef double value, least, largest
         name, least, largest, expected = self.limits[i]
-        try:
-            value = given
-        except TypeError:
-            raise TypeError(f"{name}: expected a number, got {given!r}") from None
+        value = number(given, name)
         if not least <= value <= largest:
             raise ValueError(f"{name}: expected {expected}, got {given!r}")
         return value
