@@ -294,11 +294,6 @@ def test_triplets_whose_powers_overflow(isa, p, size, rng):
             np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-12)
 
 
-def test_no_cosine_of_vectors_whose_square_overflows(isa):
-    value, gradient = lf.value_and_grad(F.cosine_embedding_loss)(np.full((1, 3), 1e200), np.ones((1, 3)), np.array([1]))
-    assert math.isnan(value) and np.isnan(gradient).all()
-
-
 def test_gamma_nll_where_the_exponential_alone_is_no_number(isa):
     """target exp(-input) is a number for exp(90), and for a subnormal target; the limits where the input is infinite."""
     x = np.array([-90, -150, -100, -88.5, 120, 0.5], np.float32)
@@ -411,3 +406,79 @@ def test_sum_with_an_extreme_term(isa, name, dtype):
             np.testing.assert_allclose(gradient, each, rtol=2e-3 if dtype == "float16" else rtol, atol=np.finfo(dtype).tiny, err_msg=str(extreme))
             assert bits(loss(*args, reduction=reduction, **options)) == bits(value)
             assert bits(loss(*[np.repeat(a, 2)[::2] for a in args], reduction=reduction, **options)) == bits(value)
+
+
+# ---- vectors of float64 whose squares overflow -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape, axis", [((5, 3), -1), ((40, 70), -1), ((3, 2500), -1), ((70, 40), 0), ((4, 6, 5), (0, 2))], ids=str)
+@pytest.mark.parametrize("name, options", [("cosine", {}), ("triplet", {}), ("triplet", {"swap": True}), ("triplet", {"p": 3.0})])
+def test_vectors_whose_squares_overflow(isa, name, options, shape, axis, rng):
+    """As those that are 2^-600 times as long: distances grow with the vectors and cosines stay; ordinary ones beside them keep their losses."""
+    f = F.cosine_embedding_loss if name == "cosine" else F.triplet_margin_loss
+    vectors = list(100 * rng.normal(size=(2 if name == "cosine" else 3, *shape)))
+    positions = np.empty(shape).sum(axis).shape
+    target = (rng.choice([-1.0, 1.0], positions),) if name == "cosine" else ()
+    options = options | {"axis": axis} | ({} if name == "cosine" else {"margin": 1e-300, "eps": 0.0})
+    g = lf.value_and_grad(f, argnums=tuple(range(len(vectors))))
+    upstream = rng.normal(size=positions)
+    value, gradients = g(*vectors, *target, reduction="none", grad_output=upstream, **options)
+    k = 2.0**600 if np.ndim(axis) else np.where(np.arange(positions[0]) % 3, 2.0**600, 1).reshape((-1, 1) if axis else (1, -1))
+    got, got_gradients = g(*(v * k for v in vectors), *target, reduction="none", grad_output=upstream, **options)
+    length, slope = (1, k) if name == "cosine" else (k, 1)
+    np.testing.assert_allclose(got, value * np.reshape(length, np.shape(got) if np.ndim(length) else ()), rtol=1e-12)
+    for a, b in zip(got_gradients, gradients):
+        np.testing.assert_allclose(a * slope, b, rtol=1e-11, atol=1e-13)
+    for reduction, total in (("mean", np.mean), ("sum", np.sum)):
+        np.testing.assert_allclose(f(*(v * k for v in vectors), *target, reduction=reduction, **options), total(got), rtol=1e-12)
+
+
+def test_vectors_with_no_number_stay_so(rng):
+    a, b = rng.normal(size=(2, 6, 5))
+    a[0, 2], a[1, 0], b[2, 1], a[3, 0] = NAN, INF, -INF, 1e200
+    loss = F.cosine_embedding_loss(a, b, np.ones(6), reduction="none")
+    assert (np.isnan(loss) == [True, True, True, False, False, False]).all()
+    where = np.arange(6) > 2
+    assert np.isfinite(F.cosine_embedding_loss(a, b, np.ones(6), where=where))
+    assert np.isfinite(F.triplet_margin_loss(a, b, b + 1, where=where))
+    loss = F.triplet_margin_loss(a, b, b + 1, reduction="none")
+    assert np.isnan(loss[:3]).all() and np.isfinite(loss[3:]).all()
+
+
+# ---- sigmoid focal loss of targets that are no probabilities ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 2.0**30])
+@pytest.mark.parametrize("dtype, error", [(np.float32, 1e-4), (np.float64, 1e-12)])
+def test_focal_loss_of_targets_outside_the_unit_interval(isa, dtype, error, gamma):
+    """torchvision's formula, whose power is no number where 1 - p_t is negative and gamma not whole; its gradients are those of central differences."""
+    x, t = (a.ravel().astype(dtype) for a in np.meshgrid([-2.0, 0.3, 3.0], [-1.0, -0.25, 1.25, 2.0]))
+    options = {"alpha": 0.25, "gamma": gamma}
+    formula = lambda x, t: reference.sigmoid_focal_loss(x, t, reduction="sum", **options)  # noqa: E731
+    with np.errstate(invalid="ignore", over="ignore"):
+        want = reference.sigmoid_focal_loss(x, t, reduction="none", **options).astype(dtype)
+        slopes = np.array([reference.central(lambda v: formula(v[0], v[1]), np.array([a, b])) for a, b in zip(x, t)], float).T
+    value, gradients = lf.value_and_grad(F.sigmoid_focal_loss, argnums=(0, 1))(x, t, **options)
+    np.testing.assert_allclose(value, want, rtol=error)
+    if gamma < 5:
+        for got, slope in zip(gradients, slopes):
+            np.testing.assert_allclose(got, slope, rtol=max(error, 1e-9), atol=error)
+        _, _, hess = lf.value_grad_hess(F.sigmoid_focal_loss)(x, t, **options)
+        with np.errstate(invalid="ignore"):
+            curve = [reference.second(lambda v, b=b: formula(v, b), np.array([a]))[0] for a, b in zip(x, t)]
+        np.testing.assert_allclose(hess, np.array(curve, float), rtol=max(error, 1e-7), atol=max(error, 1e-8))
+
+
+def test_focal_loss_at_the_ends_has_slopes():
+    """Limits: of the target's slope for a certain prediction, of the curvature for a wrong one."""
+    for gamma in (1.5, 2.0):
+        x, t = np.array([INF, -INF]), np.array([1.0, 0.0])
+        _, (gx, gt) = lf.value_and_grad(F.sigmoid_focal_loss, argnums=(0, 1))(x, t, gamma=gamma)
+        assert (gx == 0).all() and (gt == 0).all()
+        _, _, hess = lf.value_grad_hess(F.sigmoid_focal_loss)(x, t[::-1].copy(), gamma=gamma)
+        assert (hess == 0).all()
+
+
+def test_no_classes_to_average_over():
+    for reduction, want in (("none", [NAN] * 3), ("sum", NAN), ("mean", NAN)):
+        np.testing.assert_array_equal(F.multilabel_soft_margin_loss(np.zeros((3, 0)), np.zeros((3, 0)), reduction=reduction), want)

@@ -77,11 +77,12 @@ def test_gradient_of_other_dtypes(isa, case, option, dtype):
                 np.testing.assert_allclose(got[name].astype(float), rounded, rtol=eps, atol=atol, err_msg=f"{shape} {reduction} {name}")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case, option", EVERY_OPTION)
-def test_value_beside_the_gradient_is_the_value(isa, case, option):
+def test_value_beside_the_gradient_is_the_value(isa, case, option, dtype):
     """The same bits; sigmoid_focal_loss's two loops differ in what the compiler fuses: its sums and means to an ulp."""
     for shape in case.shapes:
-        args, keywords = draw(case, option, shape, "float32")
+        args, keywords = draw(case, option, shape, dtype)
         for reduction in reductions(case):
             value, _ = gradients(case, args, keywords | reduction, wanted(case, option, shape))
             alone = call(case, args, keywords | reduction)

@@ -167,3 +167,22 @@ with lf.num_threads(2): lf.logsumexp(x)
 print(count() - before)
 """
     assert int(python(program)) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n, c", [(70_001, 10), (5000, 100), (40, 3000), (7, 40_000)])
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "focal_loss", "multi_margin_loss"])
+def test_sums_by_class_of_many_blocks(name, n, c, dtype, rng):
+    """Several blocks add to the same sums of the class weights' gradient: for any thread count the same, and beside the value of no gradient."""
+    x, y, w = rng.normal(size=(n, c)).astype(dtype), rng.integers(0, c, n), rng.random(c).astype(dtype)
+    f = getattr(F, name)
+    with lf.num_threads(1):
+        value, want = lf.value_and_grad(f, argnums="weight")(x, y, weight=w)
+    for threads in (2, 3, 5):
+        with lf.num_threads(threads):
+            again, got = lf.value_and_grad(f, argnums="weight")(x, y, weight=w)
+            assert bits(again) == bits(value) == bits(f(x, y, weight=w)) and bits(got) == bits(want)
+    none = f(x, y, weight=np.ones(c), reduction="none").astype(float)
+    sums, counts = np.bincount(y, none, c), np.bincount(y, minlength=c)
+    by_mean = (sums - counts * float(value)) / w[y].sum(dtype=float) if name != "multi_margin_loss" else sums / n
+    np.testing.assert_allclose(got, by_mean, rtol=1e-4 if dtype == np.float32 else 1e-10, atol=1e-7 if dtype == np.float32 else 1e-12)

@@ -399,7 +399,7 @@ cdef class Elementwise:
         for d in summed:
             job.fold *= shape[d]
         if job.size == 0:
-            g[...] = 0
+            g[...] = 0 if divisor != 0 else np.nan
             return 0
         self.merged(&job, False)
         runs = job.size // job.fold

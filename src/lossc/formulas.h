@@ -393,6 +393,13 @@ LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, 0); }
 
 LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
 
+/* The sign of x^gamma for x < 0: NaN unless gamma is whole. */
+static inline T NAME(lf_power_sign)(T gamma)
+{
+    T g = gamma < 0x1p22 ? gamma : 0, half = R(0.5) * g, even = (half + T_MAGIC) - T_MAGIC == half ? 1 : -1;
+    return (g + T_MAGIC) - T_MAGIC == g ? even : T_NAN;
+}
+
 /* Sigmoid focal loss, Lin et al. 2017, as torchvision.  alpha, gamma; k = 1 - y, s = 1/(1 + exp(-x)), t = 1 - s:
  *   c  = y softplus(-x) + k softplus(x)      (cross entropy),   q = k s + y t      (1 - p_t)
  *   A  = alpha y + (1 - alpha) k, or y + k for alpha < 0
@@ -401,8 +408,9 @@ LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
  *   gx = A q^gamma (gamma r c + c')
  *   hx = A q^gamma (gamma c ((gamma - 1) r^2 + r (t - s)) + 2 gamma r c' + c'')
  *   gy = q^gamma (A' c + A (gamma c (t - s)/q - x))
- * q is kept from 0 in the denominators only: it underflows where c does.
- * 1.74 ulp at x = -0.0293, y = 0, gamma = 2; hx may cancel. square: gamma is 2, and takes no power. */
+ * q is kept from 0 in the denominators only: it underflows where c does. y outside [0, 1] gives q < 0 for some x, where q^gamma is a number for whole
+ * gamma only.
+ * 1.74 ulp at x = -0.0293, y = 0, gamma = 2; hx may cancel. square: gamma is 2, and takes no power and no quotient. */
 static inline VG NAME(lf_sigmoid_focal)(T x, T y, const T *p, int square)
 {
     NAME(LfPair) other = NAME(lf_less)(1, p, 0);
@@ -416,19 +424,25 @@ static inline VG NAME(lf_sigmoid_focal)(T x, T y, const T *p, int square)
     T oy = one * y, zk = zero * k;
     NAME(LfPair) weight = NAME(lf_minus)(oy, -zk);
     T weightlo = weight.lo + (NAME(lf_product_error)(one, y, oy) + NAME(lf_product_error)(zero, k, zk) + onelo * y + zerolo * k + zero * klo);
-    T power = square ? q.hi * q.hi : NAME(lf_pow)(q.hi, gamma), u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
-    T inverse = R(1.0) / (q.hi < T_MIN ? T_MIN : q.hi), r = (k - y) * st * inverse;
-    T rest = square ? NAME(lf_product_error)(q.hi, q.hi, power) : NAME(lf_pow_rest)(q.hi, gamma, p[LF_PARAMS + 1], power);
+    T size = ABS(q.hi), sign = square || q.hi >= 0 ? 1 : NAME(lf_power_sign)(gamma), plain = square ? 0 : NAME(lf_pow)(size, gamma);
+    T power = square ? q.hi * q.hi : sign * plain, u = weight.hi * power, v = NAME(lf_times)(u, ce.v);
+    T slope = (k - y) * st, inverse = R(1.0) / (size < T_MIN ? T_MIN : q.hi), r = slope * inverse;
+    T rest = square ? NAME(lf_product_error)(q.hi, q.hi, power) : sign * NAME(lf_pow_rest)(size, gamma, p[LF_PARAMS + 1], plain);
     T powerlo = rest + (square ? 2 * qlo * q.hi : gamma * qlo * inverse * power);
     T ulo = weight.hi * powerlo + (NAME(lf_product_error)(weight.hi, power, u) + weightlo * power);
     T c = ulo * ce.v + (u * ce.c + NAME(lf_product_error)(u, ce.v, v));
-    T h = gamma * ce.v * r * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx);
+    T change = NAME(lf_times)(gamma * (square ? slope : r), ce.v);
+    T h = change * ((gamma - R(1.0)) * r + ts) + (2 * gamma * r * ce.gx + ce.hx),
+      h2 = change * (slope + q.hi * ts) + q.hi * (4 * slope * ce.gx + q.hi * ce.hx);
+    T hy = (one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x),
+      hy2 = (one - zero) * q.hi * ce.v + weight.hi * (2 * ce.v * ts - q.hi * x);
     return (VG){.v = v,
                 .c = NAME(lf_finite)(c),
-                .gx = square ? weight.hi * q.hi * (NAME(lf_times)(2 * (k - y) * st, ce.v) + q.hi * ce.gx)
-                             : u * (gamma * NAME(lf_times)(r, ce.v) + ce.gx),
-                .gy = power * ((one - zero) * ce.v + weight.hi * (gamma * ce.v * ts * inverse - x)),
-                .hx = u * h};
+                .gx = square ? weight.hi * q.hi * (change + q.hi * ce.gx) : u * (change + ce.gx),
+                .gy = power == 0 ? 0
+                      : square   ? q.hi * hy2
+                                 : power * hy,
+                .hx = square ? weight.hi * h2 : u * h};
 }
 
 LOSS(sigmoid_focal) { return NAME(lf_sigmoid_focal)(x, y, p, 0); }

@@ -78,7 +78,8 @@ typedef struct {
     double gamma; /* LF_CE_INDEX: focal loss's exponent; 0: cross entropy */
     int stream;
     double *sum, *mass;   /* per block: of losses, and of the mean's denominator */
-    double *gw, *gw_mass; /* per block and class: derivative by the class weight of the sum of losses, and of the mass */
+    ptrdiff_t share;      /* blocks that add to the same sums by class, one after another */
+    double *gw, *gw_mass; /* per `share` blocks and class: derivative by the class weight of the sum of losses, and of the mass */
     ptrdiff_t *bad;       /* per block: first position with a label out of range, or -1 */
 } LfRowJob;
 
@@ -107,7 +108,8 @@ typedef struct {
     int64_t ignore_index;
     double param[LF_PARAMS], scale;
     double *sum, *mass;
-    double *gw, *gw_mass; /* per block and class: as in LfRowJob */
+    ptrdiff_t share;      /* and these */
+    double *gw, *gw_mass; /* as in LfRowJob */
     ptrdiff_t *bad;       /* per block: first position with a bad label times c, plus its place in a list; or -1 */
 } LfVectorJob;
 

@@ -52,6 +52,7 @@ cdef extern from "lossc.h" nogil:
         int stream
         double *sum
         double *mass
+        Py_ssize_t share
         double *gw
         double *gw_mass
         Py_ssize_t *bad
@@ -133,6 +134,7 @@ cdef extern from "lossc.h" nogil:
         double scale
         double *sum
         double *mass
+        Py_ssize_t share
         double *gw
         double *gw_mass
         Py_ssize_t *bad

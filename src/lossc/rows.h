@@ -1310,7 +1310,8 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
     const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
     T room[T_ROOM];
-    double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b * j->c : NULL, *gw_mass = j->gw ? j->gw_mass + b * j->c : NULL;
+    double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b / j->share * j->c : NULL,
+           *gw_mass = j->gw ? j->gw_mass + b / j->share * j->c : NULL;
     ptrdiff_t bad = -1;
     if (j->op == LF_NLL && j->gx.data && j->gx.data != j->x.data)
         NAME(rows_clear)(j, start, end - start);

@@ -1,20 +1,21 @@
 # The softmax family: one class axis, every other axis a position.
 
-cdef void row_block(const LfRowJob *job, bint labels_only, Py_ssize_t b) noexcept nogil:
-    if labels_only:
-        K.label_block(job, b)
-    else:
-        K.row_block(job, b)
+cdef void row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t b
+    for b in range(first, last):
+        if labels_only:
+            K.label_block(job, b)
+        else:
+            K.row_block(job, b)
 
 
 cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t b
+    cdef Py_ssize_t g, share = 1 if labels_only else job.share
     if threads <= 1:
-        for b in range(blocks):
-            row_block(job, labels_only, b)
+        row_blocks(job, labels_only, 0, blocks)
     else:
-        for b in prange(blocks, schedule="static", num_threads=threads):
-            row_block(job, labels_only, b)
+        for g in prange((blocks + share - 1) // share, schedule="static", num_threads=threads):
+            row_blocks(job, labels_only, g * share, min(blocks, (g + 1) * share))
 
 
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
@@ -43,14 +44,24 @@ cdef Py_ssize_t LABEL_ROWS = 32768       # labels in a block of the pass over la
 cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
-cdef Py_ssize_t rows_per_block(Py_ssize_t n, Py_ssize_t c, bint few) noexcept:
-    """Whole tiles for small C, no more than a strip holds; `few`: at most 16 blocks, or 4, each of which holds sums by class."""
+cdef Py_ssize_t rows_per_block(Py_ssize_t c) noexcept:
+    """Whole tiles for small C, no more than a strip holds."""
     cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1)
-    if few:
-        rows = (n + 15) // 16 if c <= 32768 else (n + 3) // 4
     if c <= LF_SMALL_C:
-        rows = (rows + LF_W - 1) // LF_W * LF_W if few else rows // LF_W * LF_W
+        rows = rows // LF_W * LF_W
     return rows if rows > 0 else 1
+
+
+cdef cnp.ndarray sums_by_class(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t c, Py_ssize_t *share, double **gw, double **gw_mass):
+    """Zeros for a job's `gw` and `gw_mass`: at most 16 of each class, or 4 of many classes, so that many blocks share one of them. The blocks
+    themselves, and so the value, are those of a job without them."""
+    cdef Py_ssize_t blocks = (n + rows - 1) // rows, most = 16 if c <= 32768 else 4
+    cdef cnp.ndarray sums
+    share[0] = (blocks + most - 1) // most if blocks else 1
+    sums = np.zeros((2, (blocks + share[0] - 1) // share[0], c))
+    gw[0] = <double *>cnp.PyArray_DATA(sums)
+    gw_mass[0] = gw[0] + cnp.PyArray_SIZE(sums) // 2
+    return sums
 
 
 cdef object whole_number(object given, str name):
@@ -87,7 +98,7 @@ cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssi
 cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis, cnp.ndarray at=None) except -1:
     """A job of `ax` and of `at`, class probabilities or indices."""
     cdef int d, e = 0
-    job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw = op, 0, 0, 1, 0, NULL, NULL
+    job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw, job.share = op, 0, 0, 1, 0, NULL, NULL, 1
     job.ignore_index = -100
     job.t.data = job.out.data = job.gx.data = job.gt.data = job.where.data = job.upstream.data = NULL
     job.c = cnp.PyArray_DIM(ax, axis)
@@ -251,7 +262,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         if ao is None:
             ao = cnp.PyArray_EMPTY(job.ndim, <cnp.npy_intp *>job.shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
         fill_array(&job.out, ao, dtype_code(ao), job.ndim)
-    job.rows = rows_per_block(job.n, job.c, False)
+    job.rows = rows_per_block(job.c)
     if nll and job.rows < LF_W:
         job.rows = LF_W     # of each row only one element is read
     if request is not None:
@@ -323,11 +334,7 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
             row_array(&job.gt, g, dtype_code(g), axis, &job.gtc[0])
         elif name == "weight" and aw is not None:
             g = gradient_array(request, i, as_array(weight, "weight"), name, arrays)
-            job.rows = rows_per_block(job.n, job.c, True)
-            sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
-            job.gw = <double *>cnp.PyArray_DATA(<cnp.ndarray>sums)
-            job.gw_mass = job.gw + (<cnp.ndarray>sums).size // 2
-            sums = (g, sums)
+            sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
             grads.append(g)
             continue
         elif name == "target":
@@ -365,7 +372,7 @@ def softmax(object input, object axis, object out, bint log):
         return result[0]
     ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim, -1)
     open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
-    job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
+    job.wide, job.rows = wide, rows_per_block(job.c)
     if out is None:
         ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
     else:
@@ -455,7 +462,7 @@ def logsumexp(object input, object axis, object keep, object out):
         au = np.broadcast_to(au, shape_of(ao))
         flat = au.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else au
         fill_array(&job.upstream, flat, dtype_code(au), job.ndim)
-    job.wide, job.rows = wide, rows_per_block(job.n, job.c, False)
+    job.wide, job.rows = wide, rows_per_block(job.c)
     if job.c == 0:
         ao[...] = -np.inf
     elif job.n:

@@ -90,7 +90,7 @@ static void multi_margin_finish(Spans *v)
     }
 }
 
-/* cos = ab / sqrt((aa + 1e-12) (bb + 1e-12)), NaN where a square overflows;  y = 1: 1 - cos,  y = -1: max(0, cos - margin) */
+/* cos = ab / sqrt((aa + 1e-12) (bb + 1e-12)), NaN where a square overflows, see span_overflows;  y = 1: 1 - cos,  y = -1: max(0, cos - margin) */
 static void cosine_finish(Spans *v)
 {
     const double margin = v->j->param[0];
@@ -151,7 +151,7 @@ static void span_finish(Spans *v, ptrdiff_t b)
     finish[j->op](v);
     for (ptrdiff_t l = 0; j->gw && l < v->n; l++)
         if (v->y[l] >= 0)
-            j->gw[b * j->c + v->y[l]] += v->k[l] * v->loss[l], j->gw_mass[b * j->c + v->y[l]] += 1;
+            j->gw[b / j->share * j->c + v->y[l]] += v->k[l] * v->loss[l], j->gw_mass[b / j->share * j->c + v->y[l]] += 1;
     LF_EACH_LANE(v)
     {
         const double loss = v->w[l] == 0 ? 0 : v->w[l] * v->loss[l];
@@ -188,6 +188,12 @@ static ptrdiff_t span_open(Spans *v)
 static int span_takes(const LfVectorJob *j)
 {
     return j->op == LF_MULTI_MARGIN || j->op == LF_COSINE || j->op == LF_DICE || j->op == LF_WASSERSTEIN || (j->op == LF_TRIPLET && j->param[1] == 2);
+}
+
+/* May squares of doubles have overflowed in a block? Then the sum of its losses is no number, and vectors.h takes it. */
+static int span_overflows(const LfVectorJob *j, ptrdiff_t b)
+{
+    return j->wide && (j->op == LF_COSINE || j->op == LF_TRIPLET) && !j->labels_only && !(fabs(j->sum[b]) < INFINITY);
 }
 
 /* Do positions lie nearer to one another than elements? */

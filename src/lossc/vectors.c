@@ -26,6 +26,6 @@ void LF_EXPORT(vector_block)(const LfVectorJob *j, ptrdiff_t b)
 {
     if (span_takes(j))
         j->wide ? span_block_f64(j, b) : span_block_f32(j, b);
-    else
+    if (!span_takes(j) || span_overflows(j, b))
         vec_block(j, b);
 }

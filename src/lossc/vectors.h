@@ -18,7 +18,7 @@ typedef struct {
     ptrdiff_t label;                           /* and in label */
     int64_t y, *list;                          /* class index; or the classes of a whole vector's list, */
     ptrdiff_t listed;                          /* so many of them */
-    double w, k;                               /* class weight; factor of the gradients, without it */
+    double w, k, sign;                         /* class weight; factor of the gradients, without it; +-1 */
 } Vec;
 
 /* for each element e of n, and of the padding */
@@ -412,9 +412,58 @@ static double cross_entropy_hessian(const Vec *v)
     return 0;
 }
 
-/* ---- triplets by a p-norm, p != 2 ------------------------------------------------------------------------------------------------------------- */
+/* ---- cosine embedding whose squares overflow -------------------------------------------------------------------------------------------------- */
 
-static inline double vec_power(double size, double p) { return size == 0 ? 0 : lf_pow_f64(size, p); }
+/* What brings a vector's squares near 1 if they could overflow. */
+static double vec_shrink(const Vec *v, int q)
+{
+    const LfVectorJob *j = v->j;
+    double most = 0;
+    LF_RUNS
+    {
+        const double *x = vec_in(v, q, c, n);
+        for (ptrdiff_t e = 0; e < n; e++)
+            most = fabs(x[e]) > most ? fabs(x[e]) : most;
+    }
+    return most > 0x1p400 ? 0x1p-600 : 1;
+}
+
+/* cosine_finish's of sx x and sy y: the cosine is the same, its gradients sx and sy times theirs. */
+static double cosine_embedding(const Vec *v)
+{
+    const LfVectorJob *j = v->j;
+    const double sx = vec_shrink(v, 0), sy = vec_shrink(v, 1), margin = j->param[0];
+    double ab = 0, aa = 0, bb = 0;
+    LF_RUNS
+    {
+        const double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n);
+        LF_SUM(ab, n, (sx * x[e]) * (sy * y[e]))
+        LF_SUM(aa, n, (sx * x[e]) * (sx * x[e]))
+        LF_SUM(bb, n, (sy * y[e]) * (sy * y[e]))
+    }
+    aa += 1e-12 * sx * sx, bb += 1e-12 * sy * sy;
+    const double norm = SQRT(aa) * SQRT(bb), cosine = ab / norm + 0 * norm, excess = cosine - margin;
+    const double apart = excess < 0 ? 0 : v->k, k = v->sign == 1 ? -v->k : v->sign == -1 ? apart : 0;
+    const double f = k / norm, g = k * cosine / aa, h = k * cosine / bb;
+    if (j->grad[0].data || j->grad[1].data)
+        LF_RUNS
+        {
+            double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n);
+            LF_EACH(n)
+            {
+                const double a = sx * x[e], b = sy * y[e];
+                x[e] = sx * (f * b - g * a), y[e] = sy * (f * a - h * b);
+            }
+            vec_out(v, 0, c, n), vec_out(v, 1, c, n);
+        }
+    return v->sign == 1 ? 1 - cosine : v->sign == -1 ? vec_hinge(excess) : 0 * cosine;
+}
+
+/* ---- triplets by a p-norm, p = 2 only where squares overflow -------------------------------------------------------------------------------- */
+
+static inline double vec_power(double size, double p) { return p == 2 ? size * size : size == 0 ? 0 : lf_pow_f64(size, p); }
+
+static inline double vec_root(double sum, double p) { return p == 2 ? SQRT(sum) : lf_pow_f64(sum, 1 / p); }
 
 /* A run's a - b + eps is 0 in the padding. */
 static const double *distance_in(const Vec *v, int first, ptrdiff_t c, ptrdiff_t n)
@@ -449,7 +498,7 @@ static double distance(const Vec *v, int first, int second)
     const double p = j->param[1], sum = power_distance(v, first, second, 1);
     double most = 0;
     if (p == 1 || (sum > 0x1p-960 && sum < INFINITY))
-        return p == 1 ? sum : lf_pow_f64(sum, 1 / p);
+        return p == 1 ? sum : vec_root(sum, p);
     LF_RUNS
     {
         const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
@@ -458,7 +507,7 @@ static double distance(const Vec *v, int first, int second)
             most = size <= most ? most : size; /* or NaN */
         }
     }
-    return most > 0x1p-1022 && most < INFINITY ? most * lf_pow_f64(power_distance(v, first, second, 1 / most), 1 / p) : most;
+    return most > 0x1p-1022 && most < INFINITY ? most * vec_root(power_distance(v, first, second, 1 / most), p) : most;
 }
 
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)) */
@@ -473,7 +522,7 @@ static double triplet(const Vec *v)
         const double kap = near == 0 ? 0 : k, kan = far == 0 ? 0 : -k * part, kpn = other == 0 ? 0 : -k * (1 - part);
         const double power = j->param[1] - 1, eps = j->param[2];
 /* of the distance D by d: (|d|/D)^(p - 1) */
-#define SLOPE(d, distance) ((d) == 0 ? 0 : copysign(lf_pow_f64(fabs(d) / (distance), power), d))
+#define SLOPE(d, distance) ((d) == 0 ? 0 : power == 1 ? (d) / (distance) : copysign(lf_pow_f64(fabs(d) / (distance), power), d))
         LF_RUNS
         {
             double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
@@ -495,8 +544,11 @@ static double triplet(const Vec *v)
 /* ---- blocks --------------------------------------------------------------------------------------------------------------------------------- */
 
 typedef double (*VecLoss)(const Vec *);
-static const VecLoss vec_losses[] = {
-    [LF_MULTILABEL_MARGIN] = multilabel_margin, [LF_FOCAL_HESSIAN] = focal_hessian, [LF_CE_HESSIAN] = cross_entropy_hessian, [LF_TRIPLET] = triplet};
+static const VecLoss vec_losses[] = {[LF_MULTILABEL_MARGIN] = multilabel_margin,
+                                     [LF_FOCAL_HESSIAN] = focal_hessian,
+                                     [LF_CE_HESSIAN] = cross_entropy_hessian,
+                                     [LF_COSINE] = cosine_embedding,
+                                     [LF_TRIPLET] = triplet};
 
 /* A position that does not count: zero gradients. */
 static void vec_clear(const Vec *v)
@@ -521,6 +573,10 @@ static ptrdiff_t vec_label(Vec *v, ptrdiff_t i, int *counts)
     v->label = vec_offset(j, &j->label, i);
     if (j->op == LF_MULTILABEL_MARGIN)
         return multilabel_bad(v);
+    if (j->op == LF_COSINE) {
+        lf_load_f64(&v->sign, j->label.data + v->label, j->label.dtype, 0, 1);
+        return -1;
+    }
     lf_load_labels(&v->y, j->label.data + v->label, j->label.dtype, 0, 1);
     *counts = !j->ignores || v->y != j->ignore_index;
     if (*counts && (v->y < 0 || v->y >= j->c))

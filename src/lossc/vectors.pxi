@@ -6,14 +6,19 @@ VECTOR_LOSSES = {
 }
 
 
-cdef void run_vector_blocks(const LfVectorJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+cdef void vector_blocks(const LfVectorJob *job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Py_ssize_t b
+    for b in range(first, last):
+        K.vector_block(job, b)
+
+
+cdef void run_vector_blocks(const LfVectorJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t g, share = job.share
     if threads == 1:
-        for b in range(blocks):
-            K.vector_block(job, b)
+        vector_blocks(job, 0, blocks)
     else:
-        for b in prange(blocks, schedule="static", num_threads=threads):
-            K.vector_block(job, b)
+        for g in prange((blocks + share - 1) // share, schedule="static", num_threads=threads):
+            vector_blocks(job, g * share, min(blocks, (g + 1) * share))
 
 
 cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
@@ -125,7 +130,7 @@ cdef class VectorLoss:
             job.in_[q].data = job.grad[q].data = NULL
             if q < self.inputs:
                 vector_array(&job.in_[q], arrays[q], over, &job.inc[q][0])
-        job.weight, job.gw = NULL, NULL
+        job.weight, job.gw, job.share = NULL, NULL, 1
         job.ignores = job.labels_only = False
         for d in range(self.params):
             job.param[d] = self.parameter(d, numbers[d])
@@ -177,11 +182,7 @@ cdef class VectorLoss:
                     vector_array(&job.grad[q], g, over, &job.gradc[q][0])
                 elif name == "weight" and aw is not None:
                     g = gradient_array(request, i, as_array(weight, "weight"), name, reads)
-                    job.rows = (job.n + 15) // 16 if job.n > 16 else 1
-                    sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
-                    job.gw = <double *>cnp.PyArray_DATA(<cnp.ndarray>sums)
-                    job.gw_mass = job.gw + (<cnp.ndarray>sums).size // 2
-                    sums = (g, sums)
+                    sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
                 elif name == "target" and at is not None:
                     raise TypeError(f"argnums: target holds labels here (dtype {at.dtype}), which have no gradient")
                 else:
@@ -262,7 +263,7 @@ cdef object class_hessian(LfRowJob *rows, int op, cnp.ndarray h, cnp.ndarray ax,
     else:
         job.label = rows.t
     job.where, job.upstream = rows.where, rows.upstream
-    job.weight, job.gw, job.param[2] = NULL, NULL, <double>job.c
+    job.weight, job.gw, job.share, job.param[2] = NULL, NULL, 1, <double>job.c
     if weight is not None:
         aw = class_weights(weight, job.c, True)
         job.weight, job.param[2] = <double *>cnp.PyArray_DATA(aw), aw.sum()
@@ -331,7 +332,7 @@ def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smo
     cdef cnp.ndarray sums
     open_rows(&job, LF_CE_PROB if target.ndim == 2 else LF_CE_INDEX, x, dtype_code(x), 1, target)
     job.wide, job.smoothing, job.ignore_index = dtype_code(x) == LF_F64, smoothing, -1
-    job.rows = rows_per_block(job.n, job.c, weight_sums is not None)
+    job.rows = rows_per_block(job.c)
     if weight is not None:
         job.weight = cnp.PyArray_DATA(weight)
     if isinstance(scale, np.ndarray):
@@ -345,8 +346,7 @@ def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smo
     if target_gradient is not None:
         row_array(&job.gt, target_gradient, dtype_code(target_gradient), 1, &job.gtc[0])
     if weight_sums is not None:
-        sums = np.zeros((2, (job.n + job.rows - 1) // job.rows, job.c))
-        job.gw, job.gw_mass = <double *>cnp.PyArray_DATA(sums), <double *>cnp.PyArray_DATA(sums) + cnp.PyArray_SIZE(sums) // 2
+        sums = sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass)
     run_rows(&job, &totals, False, LINEAR_SHARE)
     if weight_sums is not None:
         weight_sums += sums.sum(axis=1)
