@@ -287,22 +287,14 @@ def class_loss(object input, object target, object weight, object ignore_index, 
 
 
 cdef double smoothing_value(object label_smoothing) except -1:
-    cdef double smoothing
-    try:
-        smoothing = label_smoothing
-    except TypeError:
-        raise TypeError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}") from None
+    cdef double smoothing = number(label_smoothing, "label_smoothing")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing}")
     return smoothing
 
 
 cdef double focal_exponent(object gamma) except -1:
-    cdef double value
-    try:
-        value = gamma
-    except TypeError:
-        raise TypeError(f"gamma: expected a number, got {gamma!r}") from None
+    cdef double value = number(gamma, "gamma")
     if not 0 <= value < float("inf"):
         raise ValueError(f"gamma: expected a finite number of at least 0, got {gamma!r}")
     return value
