@@ -34,7 +34,18 @@
 
 void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 {
-    j->x_dtype == LF_F64 ? ctc_rows_f64(j, task, scratch) : ctc_rows_f32(j, task, scratch);
+    const ptrdiff_t slabs = (j->N + j->slab - 1) / j->slab, b = task / slabs * j->span, first = task % slabs * j->slab;
+    const ptrdiff_t end = j->N - first < j->slab ? j->N : first + j->slab;
+    if (j->small)
+        ctc_short(j, b, first, end);
+    else if (!j->from_logits)
+        ctc_entries(j, b, first, end);
+    else if (j->x_dtype == LF_F64)
+        ctc_logits_f64(j, b, first, end, scratch);
+    else
+        ctc_logits_f32(j, b, first, end, scratch);
+    if (j->stream)
+        lf_store_fence();
 }
 
 void LF_EXPORT(ctc_half)(const LfCtcJob *j, ptrdiff_t n, int dir, char *memory) { ctc_half(j, n, dir, memory); }

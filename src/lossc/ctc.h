@@ -15,6 +15,40 @@
 
 #include "ctc_lattice.h"
 
+/* Where the frames of a block lie, as offsets from the sample's; frames beyond the sample's end repeat the last. */
+static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t frames)
+{
+    for (ptrdiff_t l = 0; l < F; l++)
+        off[l] = (t + (l < frames ? l : frames - 1)) * stride;
+}
+
+/* Where the entries of label columns of a block lie (large C, log-probabilities). */
+typedef struct {
+    const char *x;          /* of the sample */
+    ptrdiff_t off[F], step; /* of frames and from class to class */
+    const int32_t *classes; /* of columns */
+    ptrdiff_t count;        /* of columns */
+} CtcSource;
+
+static CtcSource ctc_source(const LfCtcJob *j, ptrdiff_t n, ptrdiff_t b)
+{
+    const LfCtcSample *u = &j->sample[n];
+    CtcSource s = {j->x + n * j->x_n, {0}, j->x_c, u->classes, b < u->blocks && u->status == LF_CTC_READY ? u->columns - 1 : 0};
+    if (s.count > 0)
+        ctc_offsets(s.off, j->x_t, b * F, u->steps - b * F < F ? u->steps - b * F : F);
+    return s;
+}
+
+/* Entries of a column that will soon be gathered. Most of them lie on a page of their own, and it is pages that take the time: a core translates
+ * one address in 2.6 ns (bench/README.md's machine), whatever is fetched or cached. Spread over the arithmetic for the block before, fetches
+ * cost next to nothing; all at once they would hold it up. */
+INLINE void ctc_fetch(const CtcSource *s, ptrdiff_t column, int from, int to)
+{
+    if (column < s->count)
+        for (int l = from; l < to; l++)
+            __builtin_prefetch(s->x + s->classes[column] * s->step + s->off[l], 0, 2);
+}
+
 /* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum. */
 typedef struct {
     double top[F], least[F], total[F];
@@ -56,13 +90,16 @@ static int ctc_form(const CtcExtent *e, const double *M)
 /* Entries of eight frames, columns 0 .. count, become emissions below the factors M of the frames; `used` (or all, if NULL): columns of labels.
  * rough: whether one of those is not a positive double. For logits also the sum of exp(x - M) over elements other than M, and how many are M;
  * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h).
- * Column `count` is that of padding, never emitted. */
+ * Column `count` is that of padding, never emitted. Meanwhile the frames of `next` that ctc_gather left are fetched. */
 static inline __attribute__((always_inline)) void ctc_emit_as(const int form, double *restrict q, ptrdiff_t count, const int32_t *used,
-                                                              const double *M, const int logits, double *rest_, double *ties_, double *rough_)
+                                                              const double *M, const int logits, const CtcSource *next, double *rest_, double *ties_,
+                                                              double *rough_)
 {
     double rest[F] = {0}, ties[F] = {0}, rough[F] = {0};
     for (ptrdiff_t c = 0; c < count; c++) {
         const double label = used ? used[c] : 1;
+        if (next)
+            ctc_fetch(next, c, F / 2, F);
 #pragma omp simd
         for (int l = 0; l < F; l++) {
             const double x = q[c * F + l], d = x - M[l], e = lf_exp_neg_f64(d);
@@ -82,19 +119,19 @@ static inline __attribute__((always_inline)) void ctc_emit_as(const int form, do
         rest_[l] = rest[l], ties_[l] = ties[l], rough_[l] = rough[l], q[count * F + l] = form == CTC_PATH ? -INFINITY : 0;
 }
 
-static void ctc_emit(int form, double *q, ptrdiff_t count, const int32_t *used, const double *M, int logits, double *rest, double *ties,
-                     double *rough)
+static void ctc_emit(int form, double *q, ptrdiff_t count, const int32_t *used, const double *M, int logits, const CtcSource *next, double *rest,
+                     double *ties, double *rough)
 {
     if (form == CTC_PLAIN && logits)
-        ctc_emit_as(CTC_PLAIN, q, count, used, M, 1, rest, ties, rough);
+        ctc_emit_as(CTC_PLAIN, q, count, used, M, 1, NULL, rest, ties, rough);
     else if (form == CTC_PLAIN)
-        ctc_emit_as(CTC_PLAIN, q, count, used, M, 0, rest, ties, rough);
+        ctc_emit_as(CTC_PLAIN, q, count, used, M, 0, next, rest, ties, rough);
     else if (form == CTC_ANY && logits)
-        ctc_emit_as(CTC_ANY, q, count, used, M, 1, rest, ties, rough);
+        ctc_emit_as(CTC_ANY, q, count, used, M, 1, NULL, rest, ties, rough);
     else if (form == CTC_ANY)
-        ctc_emit_as(CTC_ANY, q, count, used, M, 0, rest, ties, rough);
+        ctc_emit_as(CTC_ANY, q, count, used, M, 0, next, rest, ties, rough);
     else
-        ctc_emit_as(CTC_PATH, q, count, used, M, 1, rest, ties, rough);
+        ctc_emit_as(CTC_PATH, q, count, used, M, 1, NULL, rest, ties, rough);
 }
 
 /* The same for an alignment: log-probabilities less M, the labels' largest. nan: whether one of those is NaN. */
@@ -149,13 +186,6 @@ static void ctc_bound_growth(const LfCtcSample *u, ptrdiff_t b, const int32_t *u
     u->growth[b] = lf_log_f64(product) * CTC_LOG2E;
 }
 
-/* Where the frames of a block lie, as offsets from the sample's; frames beyond the sample's end repeat the last. */
-static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t frames)
-{
-    for (ptrdiff_t l = 0; l < F; l++)
-        off[l] = (t + (l < frames ? l : frames - 1)) * stride;
-}
-
 /* q[c F + l] = the entry of class c in the frame at x + off[l]; offsets of frames beyond `frames` repeat the last. */
 static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *off, ptrdiff_t frames, double *q)
 {
@@ -196,7 +226,7 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         ctc_emit_path(q, C, u->classes, extent.top, ties);
     } else {
         ctc_extent(q, C, u->classes, j->from_logits, &extent);
-        ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, rest, ties, rough);
+        ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, NULL, rest, ties, rough);
         u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     }
     for (int l = 0; l < F; l++)
@@ -219,6 +249,16 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         ctc_bound_growth(u, b, u->classes);
 }
 
+/* Block b of samples first .. end (small C). */
+static void ctc_short(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff_t end)
+{
+    for (ptrdiff_t n = first; n < end; n++) {
+        const LfCtcSample *u = &j->sample[n];
+        if (b < u->blocks && u->status == LF_CTC_READY && !u->read)
+            ctc_short_rows(j, u, n, b, u->q + b * F * u->columns);
+    }
+}
+
 /* to = the entry at x + at, of the call's dtype, for i = from .. end - 1, on which `to` and `at` depend. */
 #define CTC_READ_AS(code, type, widen, from, end, to, at)                                                                                            \
     case code:                                                                                                                                       \
@@ -233,23 +273,26 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         CTC_READ_AS(LF_F64, lf_f64_u, , from, end, to, at)                                                                                           \
     }
 
-/* `at`; what lies there in a later row is fetched, to the second-level cache, which has many more misses under way than the first: 1.2 to 1.6
- * times as fast where rows come from memory, no slower where they do not. */
-static inline __attribute__((always_inline)) ptrdiff_t ctc_fetch(const char *later, ptrdiff_t at)
-{
-    __builtin_prefetch(later + at, 0, 2);
-    return at;
-}
-
-/* q[c F] = entry of column c of the row at x; those of the row at `later` will be wanted. */
-static void ctc_gather(const LfCtcJob *j, const LfCtcSample *u, const char *x, const char *later, double *q)
+/* q[c F] = entry of column c of the row at x. */
+static void ctc_gather_row(const LfCtcJob *j, const LfCtcSample *u, const char *x, double *q)
 {
     const ptrdiff_t count = u->columns - 1;
-    CTC_READ(0, count, q[i * F], ctc_fetch(later, u->classes[i] * j->x_c))
+    CTC_READ(0, count, q[i * F], u->classes[i] * j->x_c)
 }
 
-/* Block b of a sample whose label columns lie in q as they were read, with M, S of each row (large C). */
-static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const double *M, const double *S)
+/* q[c F + l] = entry of column c of frame l, while the first frames of `next` are fetched; ctc_emit fetches the others. */
+static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource *next, double *restrict q)
+{
+    const int ahead = j->path ? F : F / 2; /* there is no ctc_emit for a path */
+    for (ptrdiff_t c = 0; c < from->count; c++) {
+        const char *x = from->x + from->classes[c] * from->step;
+        ctc_fetch(next, c, 0, ahead);
+        CTC_READ(0, F, q[c * F + i], from->off[i])
+    }
+}
+
+/* Block b of a sample whose label columns lie in q as they were read, from logits with M, S of each row (large C). */
+static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const CtcSource *next, const double *M, const double *S)
 {
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
     double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
@@ -261,7 +304,7 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
     for (int l = 0; l < F; l++)
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
     if (!j->path)
-        ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, rest, nan, rough);
+        ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, next, rest, nan, rough);
     for (int l = 0; l < frames; l++) {
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
         if (j->from_logits) {
@@ -286,6 +329,25 @@ static void ctc_fill(const LfCtcJob *j, ptrdiff_t n, ptrdiff_t from, ptrdiff_t t
     for (ptrdiff_t t = from; t < to; t++)
         for (ptrdiff_t c = 0; c < C; c += LF_CTC_RUN)
             lf_store_f64(j->g + t * j->g_t + n * j->g_n + c * j->g_c, j->g_dtype, j->g_c, row, C - c < LF_CTC_RUN ? C - c : LF_CTC_RUN, j->stream);
+}
+
+/* A span of blocks of samples first .. end, block by block: entries of long rows of log-probabilities. */
+static void ctc_entries(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff_t end)
+{
+    const ptrdiff_t samples = end - first;
+    CtcSource next = ctc_source(j, first, b);
+    for (ptrdiff_t i = 0; i < j->span * samples; i++) {
+        const ptrdiff_t n = first + i % samples, at = b + i / samples;
+        const CtcSource from = next;
+        next = ctc_source(j, first + (i + 1) % samples, b + (i + 1) / samples);
+        if (from.count == 0)
+            continue;
+        const LfCtcSample *u = &j->sample[n];
+        ctc_gather(j, &from, &next, u->q + at * F * u->columns);
+        ctc_columns(j, u, at, &next, NULL, NULL);
+        if (j->g && !j->states)
+            ctc_fill(j, n, at * F, at * F + F < u->steps ? at * F + F : u->steps, 0);
+    }
 }
 
 typedef struct {
@@ -601,21 +663,10 @@ static void NAME(ctc_long_row)(const LfCtcJob *j, const char *x, char *g, double
     }
 }
 
-#define CTC_AHEAD 8 /* rows, at least, from fetching entries of log-probabilities to gathering them; logits have been read when they are gathered */
-
-/* A block of frames of some samples, in the order in which (T, N, C) arrays lie. */
-static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
+/* A block of frames of some samples, long rows of logits, in the order in which (T, N, C) arrays lie. */
+static void NAME(ctc_logits)(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff_t end, char *scratch)
 {
-    const ptrdiff_t slabs = (j->N + j->slab - 1) / j->slab, b = task / slabs, first = task % slabs * j->slab;
-    const ptrdiff_t end = j->N - first < j->slab ? j->N : first + j->slab;
-    const ptrdiff_t ahead = (CTC_AHEAD - 1) / (end - first) + 1; /* frames */
     double M[LF_CTC_SLAB][F], S[LF_CTC_SLAB][F];
-    if (j->small) {
-        for (ptrdiff_t n = first; n < end; n++)
-            if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY && !j->sample[n].read)
-                ctc_short_rows(j, &j->sample[n], n, b, j->sample[n].q + b * F * j->sample[n].columns);
-        return;
-    }
     for (ptrdiff_t l = 0; l < F; l++)
         for (ptrdiff_t n = first; n < end; n++) {
             const LfCtcSample *u = &j->sample[n];
@@ -623,17 +674,11 @@ static void NAME(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
             if (t >= u->steps || u->status != LF_CTC_READY)
                 continue;
             const char *x = j->x + t * j->x_t + n * j->x_n;
-            double *q = u->q + b * F * u->columns + l;
             char *g = j->g && !j->states ? j->g + t * j->g_t + n * j->g_n : NULL;
-            if (j->from_logits)
-                NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l], &S[n - first][l], scratch);
-            else if (g)
-                ctc_fill(j, n, t, t + 1, 0);
-            ctc_gather(j, u, x, !j->from_logits && t + ahead < u->steps ? x + ahead * j->x_t : x, q);
+            NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l], &S[n - first][l], scratch);
+            ctc_gather_row(j, u, x, u->q + b * F * u->columns + l);
         }
     for (ptrdiff_t n = first; n < end; n++)
         if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
-            ctc_columns(j, &j->sample[n], b, M[n - first], S[n - first]);
-    if (j->stream)
-        lf_store_fence();
+            ctc_columns(j, &j->sample[n], b, NULL, M[n - first], S[n - first]);
 }

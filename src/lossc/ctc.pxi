@@ -182,7 +182,7 @@ cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, ob
 # ---- tasks on threads
 
 cdef void ctc_rows(const LfCtcJob *job, char *scratch, Py_ssize_t stride, int threads) noexcept nogil:
-    cdef Py_ssize_t i, chunk = job.row_tasks // (8 * threads) + 1
+    cdef Py_ssize_t i, chunk = max(1, job.row_tasks // (16 * threads))
     if threads == 1:
         for i in range(job.row_tasks):
             K.ctc_rows(job, i, scratch)

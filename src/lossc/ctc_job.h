@@ -21,6 +21,7 @@
 #define LF_CTC_FRAMES 8    /* in a block: frames between two renormalisations, and the unit of storage */
 #define LF_CTC_SMALL_C 128 /* up to here whole rows are kept as probabilities, beyond the columns of labels only */
 #define LF_CTC_SLAB 64     /* samples in a task that reads rows */
+#define LF_CTC_SPAN 8      /* blocks of samples, at least, in a task that reads entries of labels only */
 #define LF_CTC_RUN 1024    /* classes in hand in a long row */
 
 enum { LF_CTC_READY, LF_CTC_INFEASIBLE, LF_CTC_ALIGNED };
@@ -69,7 +70,7 @@ typedef struct {
 
     /* from here on: lf_ctc_measure() and lf_ctc_plan() */
     int small;
-    ptrdiff_t slab; /* samples in a row task */
+    ptrdiff_t slab, span; /* samples and blocks in a row task */
     ptrdiff_t row_tasks;
     size_t plan_bytes, lattice_bytes, row_bytes;
     LfCtcSample *sample;

@@ -13,6 +13,7 @@
 #define CHECKPOINT_BYTES ((size_t)32 << 20) /* of one direction, as long as that is possible with groups of no more than 64 blocks */
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+static ptrdiff_t quotient(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; } /* upwards */
 
 /* What follows from the numbers of frames, labels and classes alone. */
 static void sample_shape(const LfCtcJob *j, LfCtcSample *u, ptrdiff_t n)
@@ -61,7 +62,8 @@ int lf_ctc_measure(LfCtcJob *j)
     int huge = j->C >= INT32_MAX / LF_CTC_FRAMES;
     j->small = j->C <= LF_CTC_SMALL_C;
     j->slab = j->N < LF_CTC_SLAB ? j->N : LF_CTC_SLAB;
-    j->row_tasks = j->N ? ((j->N + j->slab - 1) / j->slab) * ((j->steps + LF_CTC_FRAMES - 1) / LF_CTC_FRAMES) : 0;
+    j->span = j->small || j->from_logits || !j->N ? 1 : quotient(LF_CTC_SPAN, j->slab);
+    j->row_tasks = j->N ? quotient(j->N, j->slab) * quotient(j->steps, j->span * LF_CTC_FRAMES) : 0;
     ctc_take(&plan, (size_t)j->N, sizeof(LfCtcSample));
     ctc_take(&plan, (size_t)j->C, sizeof(int32_t));
     for (ptrdiff_t n = 0; n < j->N; n++) {
@@ -99,29 +101,34 @@ size_t lf_ctc_decode_bytes(const LfCtcDecode *j)
     return r.used;
 }
 
-/* Columns of the labels of direction 0, and the classes of columns. `seen` maps classes to columns, all -1 before and after. */
+/* The column of a class, a new one if need be. `seen` maps classes to columns once used, and is anything before: the column's class tells. */
+static int32_t class_column(LfCtcSample *u, int32_t class, int32_t *seen, int32_t *used)
+{
+    const int32_t c = seen[class];
+    if (c >= 0 && c < *used && u->classes[c] == class)
+        return c;
+    u->classes[*used] = class;
+    return seen[class] = (*used)++;
+}
+
+/* Columns of the labels of direction 0, and the classes of columns. */
 static void sample_columns(const LfCtcJob *j, LfCtcSample *u, const int32_t *label, int32_t *seen)
 {
-    ptrdiff_t used = 0;
+    int32_t used = 0;
     if (j->small) {
         memset(u->classes, 0, (size_t)u->columns * sizeof(int32_t));
         u->blank = j->blank, u->classes[j->blank] = 1;
         for (ptrdiff_t i = 0; i < u->S; i++)
             u->column[0][i] = label[i] * LF_CTC_FRAMES, u->classes[label[i]] = 1;
-        used = j->C;
+        used = (int32_t)j->C;
     } else {
-        u->blank = 0, u->classes[used] = (int32_t)j->blank, seen[j->blank] = (int32_t)used++;
-        for (ptrdiff_t i = 0; i < u->S; i++) {
-            if (seen[label[i]] < 0)
-                u->classes[used] = label[i], seen[label[i]] = (int32_t)used++;
-            u->column[0][i] = seen[label[i]] * LF_CTC_FRAMES;
-        }
-        for (ptrdiff_t c = 0; c < used; c++)
-            seen[u->classes[c]] = -1;
+        u->blank = class_column(u, (int32_t)j->blank, seen, &used);
+        for (ptrdiff_t i = 0; i < u->S; i++)
+            u->column[0][i] = class_column(u, label[i], seen, &used) * LF_CTC_FRAMES;
         u->columns = used + 1;
     }
     for (ptrdiff_t i = u->S; i < u->pairs; i++)
-        u->column[0][i] = (int32_t)used * LF_CTC_FRAMES;
+        u->column[0][i] = used * LF_CTC_FRAMES;
 }
 
 static void sample_bounds(LfCtcSample *u, const int32_t *label)
@@ -192,8 +199,6 @@ void lf_ctc_plan(LfCtcJob *j, char *memory)
     CtcRegion r = {memory, 0};
     j->sample = ctc_take(&r, (size_t)j->N, sizeof(LfCtcSample));
     int32_t *seen = ctc_take(&r, (size_t)j->C, sizeof(int32_t));
-    if (!j->small)
-        memset(seen, 0xff, (size_t)j->C * sizeof(int32_t));
     const int32_t *label = j->labels;
     for (ptrdiff_t n = 0; n < j->N; n++) {
         LfCtcSample *u = &j->sample[n];
