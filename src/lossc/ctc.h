@@ -590,7 +590,7 @@ static T NAME(ctc_run)(const void *x, ptrdiff_t n, int dtype, T *e, double *sum,
         x = near, dtype = T_CODE;
     }
     *ties = 0, *factor = ref.f;
-    *sum = ref.f * NAME(run_sum)(x, n, dtype, ref, 1, m, extent, ties, e);
+    *sum = ref.f * NAME(run_sum)(x, n, dtype, LF_AHEAD, ref, 1, m, extent, ties, e);
     return top;
 }
 

@@ -22,7 +22,7 @@
 
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
 #define LF_RUN 1024             /* classes in hand in a long row */
-#define LF_AHEAD 6144           /* bytes between a read of a long row and its prefetch */
+#define LF_AHEAD 6144           /* bytes between a read of a huge row and its prefetch */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_ROOM 393216          /* bytes on the stack for exponentials and packed rows of such a group */

@@ -21,6 +21,14 @@
 
 /* ---- one run of exponentials ------------------------------------------------------------------------------------------------------- */
 
+/* Bytes between a read of a row and its prefetch: the next group of rows of one run; of rows of a few runs the next one, whose first run is read
+ * early; of huge ones 1.2 times as fast as that. */
+static ptrdiff_t NAME(row_ahead)(const LfRowJob *j)
+{
+    const ptrdiff_t apart = LF_GROUP * j->c * lf_itemsize(j->x.dtype);
+    return j->c <= LF_RUN ? apart : j->c <= 4 * LF_RUN ? 16384 : LF_AHEAD;
+}
+
 /* The reference of a row: e(x) = 2^(n - N + SHIFT) exp(r), n = round(x log2 e), of the row itself, or of x - m for a far row (N = 0). */
 typedef struct {
     T magic;  /* T_MAGIC - N + SHIFT + T_BIAS: the sum's low bits are e's biased exponent */
@@ -168,12 +176,12 @@ static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtyp
 }
 
 /* One step of a sum of exponentials: LF_LANES elements. */
-static inline void NAME(run_step)(const T *x, NAME(Ref) ref, int masked, T m, double *acc, COUNT *other, T *keep)
+static inline void NAME(run_step)(const T *x, ptrdiff_t ahead, NAME(Ref) ref, int masked, T m, double *acc, COUNT *other, T *keep)
 {
     const T *b = x + LF_LANES / 2;
     T pair[LF_LANES / 2];
     for (ptrdiff_t i = 0; i < LF_LANES * (ptrdiff_t)sizeof(T); i += 64)
-        __builtin_prefetch((const char *)x + LF_AHEAD + i); /* of the next runs, or nothing */
+        __builtin_prefetch((const char *)x + ahead + i); /* of the next runs, or nothing */
 #pragma omp simd
     for (int l = 0; l < LF_LANES / 2; l++) {
         const T y = NAME(row_exp)(x[l], ref.magic, ref.floor), z = NAME(row_exp)(b[l], ref.magic, ref.floor);
@@ -195,21 +203,18 @@ static __attribute__((noinline)) void NAME(run_rest)(const T *x, ptrdiff_t n, NA
     T pad[LF_LANES];
     for (int l = 0; l < LF_LANES; l++)
         pad[l] = l < n ? x[l] : -INFINITY;
-    NAME(run_step)(pad, ref, 1, m, acc, other, keep);
+    NAME(run_step)(pad, 0, ref, 1, m, acc, other, keep);
 }
 
-/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
- * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
-static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(Ref) ref, int masked, T m, NAME(Extent) extent, double *count, T *keep)
+static inline double NAME(run_sum_of)(const T *x, ptrdiff_t n, ptrdiff_t ahead, NAME(Ref) ref, int masked, T m, double *count, T *keep)
 {
-    const T *x = p;
     double acc[LF_LANES / 2] = {0}, rest[LF_LANES / 2] = {0}; /* apart, so that acc stays in registers */
     COUNT other[LF_LANES / 2] = {0}, rest_other[LF_LANES / 2] = {0}, others = 0;
     T spare[LF_RUN];
     ptrdiff_t i = 0;
     keep = keep ? keep : spare;
     for (; i + LF_LANES <= n; i += LF_LANES)
-        NAME(run_step)(x + i, ref, masked, m, acc, other, masked ? keep + i : NULL);
+        NAME(run_step)(x + i, ahead, ref, masked, m, acc, other, masked ? keep + i : NULL);
     if (i < n) {
         NAME(run_rest)(x + i, n - i, ref, masked ? m : T_NAN, rest, rest_other, masked ? keep + i : spare);
         for (int l = 0; l < LF_LANES / 2; l++)
@@ -222,6 +227,14 @@ static inline double NAME(run_sum)(const void *p, ptrdiff_t n, int dtype, NAME(R
         *count += (double)((COUNT)i - others);
     }
     return lf_half_lane_sum(acc);
+}
+
+/* Sum of e(x) over a run; with `masked`, elements equal to m are left out and counted, and all e are kept, up to a whole number of LF_LANES.
+ * Lanes l and l + LF_LANES / 2 are added in T, all else in double: a sum in T of even 16 terms is off by up to 3 ulp, of two by half of one. */
+static __attribute__((noinline)) double NAME(run_sum)(const void *x, ptrdiff_t n, int dtype, ptrdiff_t ahead, NAME(Ref) ref, int masked, T m,
+                                                      NAME(Extent) extent, double *count, T *keep)
+{
+    return masked ? NAME(run_sum_of)(x, n, ahead, ref, 1, m, count, keep) : NAME(run_sum_of)(x, n, ahead, ref, 0, m, count, NULL);
 }
 
 static void NAME(emit_scaled)(T *o, const T *x, const T *e, ptrdiff_t n, T magic, T floor, T pf, T k)
@@ -507,23 +520,22 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
     return buf;
 }
 
-/* Rows longer than a tile, in runs that stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled.
- * row_first finds the first run's maximum; called a row ahead, it overlaps with the sums. The exponentials of a row of one run are left in e, unless e is
- * NULL. */
+/* Rows of several runs, which stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. row_first finds the first
+ * run's maximum; called a row ahead, it overlaps with the sums. */
 static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     T buf[LF_RUN];
     uint16_t words[LF_RUN];
-    const ptrdiff_t n = j->c < LF_RUN ? j->c : LF_RUN;
-    const void *x = NAME(row_raw)(j, r->off_x[l], 0, n, buf, words);
-    const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), j->c > LF_RUN, -INFINITY);
+    const void *x = NAME(row_raw)(j, r->off_x[l], 0, LF_RUN, buf, words);
+    const NAME(Extent) first = NAME(run_extent)(x, LF_RUN, LF_RAW(j->x.dtype), 1, -INFINITY);
     const NAME(Ref) ref = NAME(run_ref)(first.max);
     r->m[l] = first.max, r->low[l] = first.low, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
 
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e)
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     const int spread = NAME(row_spread)(j);
+    const ptrdiff_t ahead = NAME(row_ahead)(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = r->m[l], top = NAME(row_far)(m) ? 0 : m;
     uint16_t words[LF_RUN];
     double s = 0, count = 0, mass = 0, dot = 0;
@@ -543,8 +555,8 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
             x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
             here.low = ~(U)0; /* not known of what is left of them */
         }
-        s += ref.f *
-             (here.max == m ? NAME(run_sum)(x, n, dtype, ref, 1, top, here, &count, e) : NAME(run_sum)(x, n, dtype, ref, 0, top, here, &count, NULL));
+        s += ref.f * (here.max == m ? NAME(run_sum)(x, n, dtype, ahead, ref, 1, top, here, &count, NULL)
+                                    : NAME(run_sum)(x, n, dtype, ahead, ref, 0, top, here, &count, NULL));
         if (spread)
             NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, c, n, m, buf), NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -556,26 +568,64 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *e
     }
 }
 
-static void NAME(group_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+/* The references of a group's rows, by their maxima; is any of them far? */
+static inline int NAME(group_ref)(NAME(Rows) * r, ptrdiff_t at)
+{
+    I far = 0;
+#pragma omp simd reduction(| : far)
+    for (int l = 0; l < LF_GROUP; l++) {
+        const T m = r->m[at + l];
+        const NAME(Ref) ref = NAME(run_ref)(m);
+        r->top[at + l] = NAME(row_far)(m) ? 0 : m;
+        r->magic[at + l] = ref.magic;
+        r->floor[at + l] = ref.floor;
+        r->f[at + l] = ref.f;
+        far |= NAME(row_far)(m);
+    }
+    return far != 0;
+}
+
+/* Rows of one run, a group at a time. The exponentials are left in e, `pitch` apart, unless it is NULL. */
+static void NAME(group_rows)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, T *e, ptrdiff_t pitch)
+{
+    const int spread = NAME(row_spread)(j), index = j->op == LF_CE_INDEX;
+    const ptrdiff_t end = r->n - at < LF_GROUP ? r->n : at + LF_GROUP, ahead = NAME(row_ahead)(j);
+    T buf[LF_RUN], tbuf[LF_RUN];
+    uint16_t words[LF_RUN];
+    for (ptrdiff_t l = at; l < at + LF_GROUP; l++)
+        r->m[l] = r->xt[l] = 0;
+    for (ptrdiff_t l = at; l < end; l++)
+        r->m[l] = NAME(run_extent)(NAME(row_raw)(j, r->off_x[l], 0, j->c, buf, words), j->c, LF_RAW(j->x.dtype), 0, -INFINITY).max;
+    NAME(group_ref)(r, at);
+    for (ptrdiff_t l = at; l < end; l++) {
+        const int far = NAME(row_far)(r->m[l]), dtype = far ? T_CODE : LF_RAW(j->x.dtype);
+        const void *x = far ? NAME(row_logits)(j, r, l, 0, j->c, r->m[l], buf) : NAME(row_raw)(j, r->off_x[l], 0, j->c, buf, words);
+        const NAME(Ref) ref = {.magic = r->magic[l], .floor = r->floor[l], .f = r->f[l]};
+        double count = -1;
+        const double s = NAME(run_sum)(x, j->c, dtype, ahead, ref, 1, r->top[l], (NAME(Extent)){0, ~(U)0}, &count, e ? e + l * pitch : NULL);
+        r->s[l] = ref.f * s + count, r->mass[l] = r->dot[l] = 0;
+        if (spread)
+            NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, 0, j->c, r->m[l], buf), NAME(row_masses)(j, r, l, 0, j->c, tbuf), j->c,
+                          r->top[l], r->mass + l, r->dot + l);
+        if (index && r->label[l] >= 0)
+            r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, r->m[l], buf);
+    }
+    if (index)
+        NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);
+}
+
+/* ... of a tile, and its far rows shifted */
+static void NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     T m[LF_GROUP];
-    I far = 0;
     for (int l = 0; l < LF_GROUP; l++)
         m[l] = -INFINITY;
     for (ptrdiff_t c = 0; c < classes; c++)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             m[l] = x[c * ld + l] > m[l] ? x[c * ld + l] : m[l];
-#pragma omp simd reduction(| : far)
-    for (int l = 0; l < LF_GROUP; l++) {
-        const NAME(Ref) ref = NAME(run_ref)(m[l]);
-        r->m[at + l] = m[l];
-        r->top[at + l] = NAME(row_far)(m[l]) ? 0 : m[l];
-        r->magic[at + l] = ref.magic;
-        r->floor[at + l] = ref.floor;
-        r->f[at + l] = ref.f;
-        far |= NAME(row_far)(m[l]);
-    }
+    memcpy(r->m + at, m, sizeof m);
+    const int far = NAME(group_ref)(r, at);
     for (ptrdiff_t c = 0; far && c < classes; c++)
         for (int l = 0; l < LF_GROUP; l++)
             x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
@@ -620,7 +670,7 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
     for (ptrdiff_t l = 0; !index && l < LF_W; l++)
         r->own[l] = -1;
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
-        NAME(group_ref)(x + at, ld, j->c, r, at);
+        NAME(tile_ref)(x + at, ld, j->c, r, at);
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
         if (e)
             NAME(group_stats)(x + at, ld, j->c, r, at, e + at);
@@ -989,11 +1039,22 @@ static void NAME(row_put)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
         NAME(row_move)(j, a, stride, off, c, n, buf, 1);
 }
 
+/* The array that the second pass writes, if it is but one, of rows that follow one another and cannot or should not be written where they lie: they
+ * are left where the exponentials were, and written as one run. */
+static const LfArray *NAME(rows_whole)(const LfRowJob *j)
+{
+    const LfArray *out = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL, *a = j->gx.data ? &j->gx : out;
+    if (!a || (j->gx.data && out && out->data) || j->gt.data || j->cdim > 1 || (!j->stream && a->dtype == T_CODE))
+        return NULL;
+    const ptrdiff_t item = lf_itemsize(a->dtype), stride = a == out ? j->oc[0] : j->gxc[0];
+    return stride == item && a->stride[j->ndim - 1] == j->c * item ? a : NULL;
+}
+
 /* Second pass over a row that the first has left in the second-level cache, with the exponentials kept or taken again: keeping those of rows of
  * more than a run was slower, by up to 1.4 at 32000 classes. */
-static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const T *kept)
+static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *kept, int whole)
 {
-    const int spread = NAME(row_spread)(j);
+    const int spread = NAME(row_spread)(j), reads = !kept || spread || j->op == LF_LOG_SOFTMAX || j->gt.data;
     const T *w = j->weight, magic = r->magic[l], floor = r->floor[l], k = (T)(1 - j->smoothing) * r->k[l];
     T buf[LF_RUN], ubuf[LF_RUN], ebuf[LF_RUN], obuf[LF_RUN], dot = 0, *o;
     const T *e = kept ? kept : ebuf;
@@ -1002,7 +1063,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
     for (int pass = j->op == LF_SOFTMAX && j->gx.data ? 0 : 1; pass < 2; pass++)
         for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
             const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
-            const T *x = NAME(row_logits)(j, r, l, c, n, r->m[l], buf), *u = NULL;
+            const T *x = reads ? NAME(row_logits)(j, r, l, c, n, r->m[l], buf) : NULL, *u = NULL;
             if (j->gx.data && spread)
                 u = NAME(row_masses)(j, r, l, c, n, ubuf);
             else if (j->gx.data && j->op == LF_SOFTMAX)
@@ -1017,7 +1078,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
                 continue;
             }
             if (j->out.data && (j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX)) {
-                o = NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
+                o = whole ? kept : NAME(row_out)(j, &j->out, j->oc, r->off_out[l], c, obuf);
                 if (j->op == LF_SOFTMAX) {
                     NAME(emit_scaled)(o, x, kept, n, magic, floor, pf, 1);
                     for (ptrdiff_t i = 0; r->q[l] < T_EPS / 4 && i < n; i++) /* what is 1 but for rounding */
@@ -1032,7 +1093,7 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, const
                 NAME(row_put)(j, &j->gt, j->gtc, r->off_gt[l], c, n, o, obuf);
             }
             if (j->gx.data) {
-                o = NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
+                o = whole ? kept : NAME(row_out)(j, &j->gx, j->gxc, r->off_gx[l], c, obuf);
                 const int64_t y = j->op == LF_CE_INDEX ? r->label[l] - c : -1;
                 if (r->label[l] < 0)
                     memset(o, 0, n * sizeof(T));
@@ -1131,12 +1192,15 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
             NAME(tile_emit)(j, r, x, ld, stays, e, spread || upstream ? u : NULL);
         }
     } else {
-        const ptrdiff_t keep = second && j->c <= LF_RUN ? (j->c + LF_LANES - 1) / LF_LANES * LF_LANES : 0;
-        NAME(row_first)(j, r, 0);
-        for (ptrdiff_t l = 0; l < r->n; l++) {
+        const ptrdiff_t keep = second && j->c <= LF_RUN ? j->c : 0;
+        for (ptrdiff_t at = 0; j->c <= LF_RUN && at < r->n; at += LF_GROUP)
+            NAME(group_rows)(j, r, at, keep ? room : NULL, keep);
+        if (j->c > LF_RUN)
+            NAME(row_first)(j, r, 0);
+        for (ptrdiff_t l = 0; j->c > LF_RUN && l < r->n; l++) {
             if (l + 1 < r->n)
                 NAME(row_first)(j, r, l + 1);
-            NAME(row_stats)(j, r, l, keep ? room + l * keep : NULL);
+            NAME(row_stats)(j, r, l);
         }
         NAME(rows_finish)(j, r);
 #ifdef LF_T_FLOAT
@@ -1148,8 +1212,12 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
             NAME(rows_coefficients)(j, r);
             if (gw)
                 NAME(rows_weight_grad)(j, r, gw, gw_mass);
+            const LfArray *whole = keep ? NAME(rows_whole)(j) : NULL;
             for (ptrdiff_t l = 0; l < r->n; l++)
-                NAME(row_emit)(j, r, l, keep ? room + l * keep : NULL);
+                NAME(row_emit)(j, r, l, keep ? room + l * keep : NULL, whole != NULL);
+            if (whole)
+                for (LfRuns w = lf_runs(j, whole, r->first, r->n); w.n; lf_next_run(j, whole, &w))
+                    NAME(lf_store)(whole->data + w.off, whole->dtype, lf_itemsize(whole->dtype), room + w.at * keep, w.n * keep, j->stream);
         }
     }
     if (j->out.data && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)

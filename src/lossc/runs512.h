@@ -137,15 +137,25 @@ static inline Extent_f32 run_extent_f32(const void *x, ptrdiff_t n, int dtype, i
 }
 
 /* One step of a sum: LF_QUAD elements, or, unless it is plain, the last n. */
-static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, int masked, float m, __m512d acc[2], ptrdiff_t *count,
-                                float *keep)
+static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, ptrdiff_t ahead, Ref_f32 ref, int plain, int masked, float m, __m512d acc[2],
+                                ptrdiff_t *count, float *keep)
 {
     __m512 x[4], y[4];
     lf_read4(x, p, dtype, n);
-    for (ptrdiff_t i = 0; n == LF_QUAD && i < LF_QUAD * lf_itemsize(dtype); i += 64)
-        __builtin_prefetch(p + LF_AHEAD + i); /* of the next runs, or nothing */
-    LF_EACH4 y[k] = x[k];
-    lf_exp_table16(y, 4, _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), plain);
+    for (ptrdiff_t i = 0; i < n * lf_itemsize(dtype); i += 64)
+        __builtin_prefetch(p + ahead + i); /* of the next runs, or nothing */
+    if (n == LF_QUAD) {
+        LF_EACH4 y[k] = x[k];
+        lf_exp_table16(y, 4, _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), plain);
+    } else
+        LF_EACH4
+        {
+            y[k] = _mm512_setzero_ps();
+            if (n > (dtype == LF_BF16 ? 32 * (k / 2) : 16 * k)) {
+                y[k] = x[k];
+                lf_exp_table16(y + k, 1, _mm512_set1_ps(ref.magic), _mm512_set1_ps(ref.floor), 0);
+            }
+        }
     if (!plain && keep)
         lf_keep4(keep, y, dtype, n);
     if (masked) {
@@ -159,14 +169,15 @@ static inline void run_step_f32(const char *p, ptrdiff_t n, int dtype, Ref_f32 r
     acc[1] = _mm512_add_pd(acc[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
 }
 
-static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, Ref_f32 ref, int plain, int masked, float m, double *count, float *keep)
+static inline double lf_run_sum(const char *p, ptrdiff_t n, int dtype, ptrdiff_t ahead, Ref_f32 ref, int plain, int masked, float m, double *count,
+                                float *keep)
 {
     __m512d acc[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     ptrdiff_t ties = 0;
     for (; n >= LF_QUAD; n -= LF_QUAD, p += LF_QUAD * lf_itemsize(dtype), keep += keep ? LF_QUAD : 0)
-        run_step_f32(p, LF_QUAD, dtype, ref, plain, masked, m, acc, &ties, keep);
+        run_step_f32(p, LF_QUAD, dtype, ahead, ref, plain, masked, m, acc, &ties, keep);
     if (n && !plain)
-        run_step_f32(p, n, dtype, ref, plain, masked, m, acc, &ties, keep);
+        run_step_f32(p, n, dtype, ahead, ref, plain, masked, m, acc, &ties, keep);
     *count += (double)ties;
     return _mm512_reduce_add_pd(_mm512_add_pd(acc[0], acc[1]));
 }
@@ -181,7 +192,8 @@ static inline double lf_mend(double sum, Ref_f32 ref)
 
 /* Sum of e(x) over a run of floats or halves; with `masked`, elements equal to m are left out and counted, and all e are kept, unless keep is NULL.
  * The whole LF_QUADs of a run with nothing below the floor are plain, in rows of several runs, of which no e are kept. */
-static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, int masked, float m, Extent_f32 extent, double *count, float *keep)
+static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, ptrdiff_t ahead, Ref_f32 ref, int masked, float m, Extent_f32 extent, double *count,
+                          float *keep)
 {
     const int plain = ref.floor < 0 && extent.low <= BITS(ref.floor);
     const ptrdiff_t whole = plain ? n & -LF_QUAD : 0;
@@ -191,9 +203,10 @@ static double run_sum_f32(const void *x, ptrdiff_t n, int dtype, Ref_f32 ref, in
 #define LF_CASE(code)                                                                                                                                \
     case code:                                                                                                                                       \
         if (whole)                                                                                                                                   \
-            sum = masked ? lf_run_sum(p, whole, code, ref, 1, 1, m, count, NULL) : lf_run_sum(p, whole, code, ref, 1, 0, m, count, NULL);            \
+            sum = masked ? lf_run_sum(p, whole, code, ahead, ref, 1, 1, m, count, NULL)                                                              \
+                         : lf_run_sum(p, whole, code, ahead, ref, 1, 0, m, count, NULL);                                                             \
         sum = lf_mend(sum, ref);                                                                                                                     \
-        return n == whole ? sum : sum + lf_run_sum(rest, n - whole, code, ref, 0, 1, mask, count, masked ? keep : NULL);
+        return n == whole ? sum : sum + lf_run_sum(rest, n - whole, code, ahead, ref, 0, 1, mask, count, masked ? keep : NULL);
     switch (dtype) {
         LF_CASE(LF_F16)
         LF_CASE(LF_BF16)
