@@ -258,18 +258,22 @@ def test_small_upstream_gradients_lose_no_digits(isa, name, classes):
 
 
 LINEAR = next(param.values[0] for param in EVERY_CASE if param.id == "linear_cross_entropy")
-PARTS = {"rows": {"_LOGITS": 720, "_LEAST": 7, "_TILE": 1200}, "tiles": {"_LOGITS": 0, "_LEAST": 7, "_TILE": 1200, "_ROWS": 5, "_COLUMNS": 4}}
+PARTS = {
+    "rows": {"_LOGITS": 720, "_LEAST": 7, "_WIDE": 1200, "_TILE": 600},
+    "tiles": {"_LOGITS": 0, "_LEAST": 7, "_WIDE": 1200, "_ROWS": 5, "_COLUMNS": 4},
+}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("width", [10, 80])
 @pytest.mark.parametrize("option", range(len(LINEAR.options)))
-def test_linear_cross_entropy_in_parts(isa, monkeypatch, option, parts, dtype):
+def test_linear_cross_entropy_in_parts(isa, monkeypatch, option, width, parts, dtype):
     """However the logits are cut: values and every gradient, also where hidden vectors that do not count hold NaN."""
-    (hidden, *rest), keywords = draw(LINEAR, option, (16, 10, 33), dtype)
+    (hidden, *rest), keywords = draw(LINEAR, option, (16, width, 33), dtype)
     where = np.arange(16) % 5 != 3
     hidden = np.where(where[:, None], hidden, np.nan).astype(hidden.dtype)
-    names = wanted(LINEAR, option, (16, 10, 33))
+    names = wanted(LINEAR, option, (16, width, 33))
     near, ulp = (1e-13, 1e-13) if dtype == "float64" else (1e-5, 2.0**-7)
     for reduction in LINEAR.reductions:
         more = {**keywords, "where": where, "reduction": reduction, "grad_output": upstream(LINEAR, where if reduction == "none" else 0.0)}

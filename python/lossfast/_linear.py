@@ -8,9 +8,10 @@ from lossfast import _core
 
 __all__ = ["linear_cross_entropy"]
 
-# BLAS is given some hidden vectors and, of the weights, a tile of _TILE bytes at a time. Where _LEAST vectors, or all, have logits of up to _LOGITS
-# bytes, rows of logits are whole; longer ones come in tiles of _ROWS x _COLUMNS. With all else, less than 64 MB.
-_TILE, _LOGITS, _LEAST, _ROWS, _COLUMNS = 8 << 20, 32 << 20, 256, 1024, 2048
+# Where _LEAST hidden vectors, or all, have logits of up to _LOGITS bytes, rows of logits are whole; longer ones come in tiles of _ROWS x _COLUMNS.
+# BLAS is given up to _WIDE bytes of the weights at a time; of converted ones _TILE bytes, which the second-level cache still holds. With all else,
+# less than 64 MB.
+_LOGITS, _LEAST, _ROWS, _COLUMNS, _WIDE, _TILE = 50 << 20, 256, 1024, 2048, 8 << 20, 2 << 20
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -94,14 +95,14 @@ def linear_cross_entropy(
     weights = None if weight is None else _core.checked_class_weights(weight, classes)
     rows, labels, mass, probabilities, wide_target = _core.checked_target(target, shape, classes, ignore_index, where, weights)
     dtype = _FLOAT64 if wide or wide_matrix or wide_bias or wide_target else _FLOAT32
-    arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": None if weight is None else np.asarray(weight)}
-    arrays["target"] = probabilities
     if out is not None and reduction != "none":
         raise ValueError("out: only with reduction='none'")
-    if reduction == "none":
-        apart = [a for a in (*arrays.values(), target, where) if isinstance(a, np.ndarray)]
-        out = _core.checked_out(out, "out", shape, dtype, tuple(apart))
     scale, grads = 1.0, {}
+    if request is not None or reduction == "none":
+        arrays = {"input": hidden, "linear_weight": matrix, "linear_bias": bias, "weight": None if weight is None else np.asarray(weight)}
+        arrays["target"] = probabilities
+        if reduction == "none":
+            out = _core.checked_out(out, "out", shape, dtype, _arrays(*arrays.values(), target, where))
     if request is not None:
         names, scale, grad_out, single = request
         scale = 1.0 if scale is None else _core.checked_upstream(scale, shape if reduction == "none" else None)
@@ -123,6 +124,10 @@ def linear_cross_entropy(
     return value, grads[names[0]] if single else tuple(grads[name] for name in names)
 
 
+def _arrays(*given):
+    return tuple(a for a in given if isinstance(a, np.ndarray))
+
+
 def _gradients(names, grad_out, single, arrays, others):
     """Arrays for the gradients asked for, apart from each other and from all that is read."""
     grads = {}
@@ -132,17 +137,19 @@ def _gradients(names, grad_out, single, arrays, others):
                 raise TypeError("argnums: target holds class indices here, which have no gradient")
             raise ValueError(f"argnums: {name} is not an array argument of this call")
         given, label = (None, "") if grad_out is None else (grad_out[i], "grad_out" if single else f"grad_out[{i}]")
-        apart = [a for a in (*arrays.values(), *others, *grads.values()) if isinstance(a, np.ndarray)]
-        grads[name] = _core.checked_gradient(given, label, arrays[name], name, tuple(apart))
+        apart = _arrays(*arrays.values(), *others, *grads.values())
+        grads[name] = _core.checked_gradient(given, label, arrays[name], name, apart)
     return grads
 
 
-def _logits(x, h, w):
-    """x = h @ w.T; of few long rows BLAS makes the transpose faster: 2 to 2.8 times, of up to 16 rows of 1024 numbers and 1000 classes."""
-    if 1 < len(h) <= 32 and h.shape[1] >= 128:
-        x[...] = (w @ h.T).T
-    else:
-        np.matmul(h, w.T, out=x)
+def _logits(h, w, x=None):
+    """h @ w.T, in `x` if that is given. Of few long rows BLAS makes the transpose faster: 1.1 times of 128 rows of 1024, 2 to 3 times of 2 to 16."""
+    rows, width = h.shape
+    if rows > 1 and max(rows * rows // 16, 64) <= width:
+        x = np.empty((rows, len(w)), h.dtype) if x is None else x
+        _core.put(x, w.dot(h.T).T)
+        return x
+    return h.dot(w.T) if x is None else np.matmul(h, w.T, out=x)
 
 
 def _add_product(target, a, b, first):
@@ -168,6 +175,8 @@ def _spread(whole, rows, room):
         whole[...] = 0
         if len(rows):
             whole[np.unravel_index(rows, whole.shape[: whole.ndim - room.ndim + 1])] = room
+    elif room.ndim == 2 and whole.flags.c_contiguous and not np.may_share_memory(whole, room):
+        _core.put(whole.reshape(room.shape), room)
     elif not np.may_share_memory(whole, room):
         whole[...] = room.reshape(whole.shape)
 
@@ -178,24 +187,28 @@ class _Layer:
     def __init__(self, hidden, matrix, bias, weights, rows, labels, probabilities, smoothing, dtype):
         self.rows, self.labels, self.smoothing, self.dtype = rows, labels, smoothing, dtype
         self.classes, self.width = matrix.shape
-        self.down = max(_LEAST, _LOGITS // 8 // dtype.itemsize // max(self.classes, self.width, 1))
-        size = dtype.itemsize * max(self.width, 1)
-        few = len(labels) <= self.down or self.classes * size <= _TILE or matrix.dtype == dtype
-        self.whole = few and self.classes * min(self.down, len(labels)) * dtype.itemsize <= _LOGITS
-        self.across = max(min(self.classes if self.whole else _COLUMNS, _TILE // size), 1)
-        positions = math.prod(hidden.shape[:-1])
-        self.hidden = hidden.reshape(positions, self.width)
-        self.probabilities = None if probabilities is None else probabilities.reshape(positions, self.classes)
+        self.hidden = hidden if hidden.ndim == 2 else hidden.reshape(-1 if self.width else math.prod(hidden.shape[:-1]), self.width)
+        self.probabilities = None if probabilities is None else probabilities.reshape(len(self.hidden), self.classes)
+        self.cut(matrix.dtype == dtype)
         self.matrix = _core.ready(matrix, dtype) if self.across >= self.classes else matrix
         self.bias = None if bias is None else bias.astype(dtype)
         self.weights = weights
+
+    def cut(self, at_hand):
+        """How many rows and classes at a time, and whether rows of logits are whole; `at_hand`: reading the weights again costs nothing."""
+        count, row, vector = len(self.labels), self.dtype.itemsize * (self.classes or 1), self.dtype.itemsize * (self.width or 1)
+        self.down = max(_LEAST, _LOGITS // 8 // max(row, vector))
+        once = at_hand or count <= self.down
+        self.whole = (once or self.classes * vector <= _WIDE) and row * min(self.down, count) <= _LOGITS
+        tile = self.classes if self.whole and not once else (_WIDE if at_hand or not self.whole else _TILE) // vector
+        self.across = max(min(tile, self.classes if self.whole else _COLUMNS), 1)
 
     def run(self, out, scale, grads):
         """Writes the losses to `out`, unless that is None, and `scale` times the gradients of their sum, which it returns."""
         n, rows = len(self.labels), self.rows
         self.scale = scale if rows is None or not isinstance(scale, np.ndarray) else scale[rows]
         losses = None if out is None else _room(out, (n,), self.dtype, rows)
-        gx, self.gw, gb, gt = (grads.get(name) for name in ("input", "linear_weight", "linear_bias", "target"))
+        gx, self.gw, gb, gt = grads.get("input"), grads.get("linear_weight"), grads.get("linear_bias"), grads.get("target")
         self.gx = None if gx is None else _room(gx, (n, self.width), self.dtype, rows)
         self.sums = self.gw if self.gw is None or self.gw.dtype == self.dtype else np.empty((self.across, self.width), self.dtype)
         self.gb = None if gb is None else np.zeros(self.classes)
@@ -207,7 +220,7 @@ class _Layer:
             self.gw[...] = 0
         if self.gx is not None and not self.classes:
             self.gx[...] = 0
-        products = not grads.keys() <= {"weight", "target"}
+        products = bool(grads.keys() - {"weight", "target"})
 
         if self.whole:
             total = self.by_rows(self.down, losses, products)
@@ -238,18 +251,27 @@ class _Layer:
             c = slice(first, min(first + self.across, self.classes))
             yield c, _core.ready(self.matrix[c], self.dtype)
 
+    def rows_of_logits(self, h, room):
+        """All logits of some hidden vectors, in `room` where there is one."""
+        if room is None:
+            x = _logits(h, self.matrix)
+        else:
+            x = room[: len(h)]
+            for c, w in self.tiles():
+                _logits(h, w, x[:, c])
+        if self.bias is not None:
+            x += self.bias
+        return x
+
     def by_rows(self, down, losses, products):
         """Whole rows of logits, which become their gradient if there are products of it; returns the sum of the losses."""
-        total, logits = 0.0, np.empty((min(down, len(self.labels)), self.classes), self.dtype)
+        total, count, room = 0.0, len(self.labels), None
+        if count > down or self.across < self.classes:
+            room = np.empty((min(down, count), self.classes), self.dtype)
         weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
         for r, rows, h in self.parts(down):
-            x, gt = logits[: len(h)], None
-            for c, w in self.tiles():
-                _logits(x[:, c], h, w)
-            if self.bias is not None:
-                x += self.bias
-            if self.gt is not None:
-                gt = self.gt[rows]
+            x = self.rows_of_logits(h, room)
+            gt = None if self.gt is None else self.gt[rows]
             target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
             scale = self.scale[r] if isinstance(self.scale, np.ndarray) else self.scale
             loss = None if losses is None else losses[r]
@@ -294,7 +316,7 @@ class _Layer:
             bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
             for r, rows, h in self.parts(_ROWS):
                 x = logits[: len(h) * len(w)].reshape(len(h), len(w))
-                _logits(x, h, w)
+                _logits(h, w, x)
                 target = None if self.probabilities is None else _core.ready(self.probabilities[rows, c], self.dtype)
                 factor = None if factors is None else factors[:, r]
                 _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state[:, r], factor, target, self.classes)
@@ -308,6 +330,6 @@ class _Layer:
             sums = self.gw[c] if self.sums is self.gw else self.sums[: len(w)]
             _add_product(sums, g.T, h, r.start == 0)
             if self.sums is not self.gw and r.stop == len(self.labels):
-                self.gw[c] = sums
+                _core.put(self.gw[c], sums)
         if self.gb is not None:
             self.gb[c] += g.sum(0, dtype=np.float64)

@@ -43,6 +43,10 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_vector_block_##isa_(const LfVectorJob *, ptrdiff_t);                                                                                     \
     void lf_tile_block_##isa_(const LfTileJob *, ptrdiff_t);                                                                                         \
     void lf_tile_grad_##isa_(const LfTileJob *, ptrdiff_t);                                                                                          \
+    void lf_load_tile_f32_##isa_(float *restrict, ptrdiff_t, const char *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);                         \
+    void lf_store_tile_f32_##isa_(char *, int, ptrdiff_t, ptrdiff_t, const float *restrict, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);                   \
+    void lf_load_tile_f64_##isa_(double *restrict, ptrdiff_t, const char *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);                        \
+    void lf_store_tile_f64_##isa_(char *, int, ptrdiff_t, ptrdiff_t, const double *restrict, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);                  \
     static const LfKernels isa_ = {.isa = #isa_,                                                                                                     \
                                    .elem_block = lf_elem_block_##isa_,                                                                               \
                                    .elem_fold = lf_elem_fold_##isa_,                                                                                 \
@@ -62,7 +66,11 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
                                    .ctc_align_rest = lf_ctc_align_rest_##isa_,                                                                       \
                                    .vector_block = lf_vector_block_##isa_,                                                                           \
                                    .tile_block = lf_tile_block_##isa_,                                                                               \
-                                   .tile_grad = lf_tile_grad_##isa_};
+                                   .tile_grad = lf_tile_grad_##isa_,                                                                                 \
+                                   .load_tile_f32 = lf_load_tile_f32_##isa_,                                                                         \
+                                   .load_tile_f64 = lf_load_tile_f64_##isa_,                                                                         \
+                                   .store_tile_f32 = lf_store_tile_f32_##isa_,                                                                       \
+                                   .store_tile_f64 = lf_store_tile_f64_##isa_};
 
 KERNELS(base)
 #if defined __x86_64__ && !defined LF_NO_AVX2

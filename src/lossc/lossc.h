@@ -148,6 +148,11 @@ typedef struct {
     void (*vector_block)(const LfVectorJob *, ptrdiff_t block);
     void (*tile_block)(const LfTileJob *, ptrdiff_t row); /* brings a row's m, s, xt, dot up to date */
     void (*tile_grad)(const LfTileJob *, ptrdiff_t row);  /* logits become their gradient */
+    /* between arrays of any dtype and strides and tiles of float and double: pack.h */
+    void (*load_tile_f32)(float *, ptrdiff_t, const char *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+    void (*load_tile_f64)(double *, ptrdiff_t, const char *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+    void (*store_tile_f32)(char *, int, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
+    void (*store_tile_f64)(char *, int, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
 } LfKernels;
 
 extern const char *const lf_loss_names[];

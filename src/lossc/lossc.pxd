@@ -178,6 +178,10 @@ cdef extern from "lossc.h" nogil:
         void (*vector_block)(const LfVectorJob *, Py_ssize_t) noexcept nogil
         void (*tile_block)(const LfTileJob *, Py_ssize_t) noexcept nogil
         void (*tile_grad)(const LfTileJob *, Py_ssize_t) noexcept nogil
+        void (*load_tile_f32)(float *, Py_ssize_t, const char *, int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*load_tile_f64)(double *, Py_ssize_t, const char *, int, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*store_tile_f32)(char *, int, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
+        void (*store_tile_f64)(char *, int, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int) noexcept nogil
 
     const char *const *lf_loss_names
     const int lf_loss_count

@@ -437,6 +437,35 @@ def checked_upstream(object upstream, object shape):
 
 
 def ready(cnp.ndarray a, cnp.dtype dtype):
-    """A matrix as BLAS takes it: C-contiguous, aligned and of that dtype; copied only if it is not. Transposed ones would be added up in another
-    order."""
-    return contiguous(a, dtype.type_num)
+    """A matrix or vector as BLAS takes it: C-contiguous, aligned and float32 or float64; copied only if it is not. Transposed ones would be added
+    up in another order."""
+    cdef cnp.ndarray to
+    cdef bint wide = dtype.type_num == cnp.NPY_FLOAT64
+    cdef int code = dtype_code(a)
+    cdef Py_ssize_t rows, columns
+    if cnp.PyArray_TYPE(a) == dtype.type_num and cnp.PyArray_ISCARRAY_RO(a):
+        return a
+    if cnp.PyArray_NDIM(a) != 2:
+        return contiguous(a, dtype.type_num)
+    to, rows, columns = fresh(2, cnp.PyArray_DIMS(a), wide), cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(a, 1)
+    with nogil:
+        if wide:
+            K.load_tile_f64(<double *>cnp.PyArray_DATA(to), columns, <char *>cnp.PyArray_DATA(a), code, cnp.PyArray_STRIDE(a, 1),
+                            cnp.PyArray_STRIDE(a, 0), columns, rows)
+        else:
+            K.load_tile_f32(<float *>cnp.PyArray_DATA(to), columns, <char *>cnp.PyArray_DATA(a), code, cnp.PyArray_STRIDE(a, 1),
+                            cnp.PyArray_STRIDE(a, 0), columns, rows)
+    return to
+
+
+def put(cnp.ndarray to, cnp.ndarray a):
+    """to[...] = a, matrices; `a`, or its transpose, as `ready` returns them. NumPy takes 4 times as long for transposes, up to 60 for halves."""
+    cdef int code = dtype_code(to)
+    cdef bint turned = not cnp.PyArray_IS_C_CONTIGUOUS(a)
+    cdef Py_ssize_t n = cnp.PyArray_DIM(a, not turned), count = cnp.PyArray_DIM(a, turned)
+    cdef Py_ssize_t step = cnp.PyArray_STRIDE(to, not turned), far = cnp.PyArray_STRIDE(to, turned)
+    with nogil:
+        if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64:
+            K.store_tile_f64(<char *>cnp.PyArray_DATA(to), code, step, far, <double *>cnp.PyArray_DATA(a), n, n, count, 0)
+        else:
+            K.store_tile_f32(<char *>cnp.PyArray_DATA(to), code, step, far, <float *>cnp.PyArray_DATA(a), n, n, count, 0)
