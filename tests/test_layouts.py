@@ -325,6 +325,53 @@ def test_narrow_views(dtype, width, rng):
             assert list(map(bits, got)) == list(map(bits, want)) and bits(f(x, y, reduction=reduction)) == bits(want[0])
 
 
+# rows shorter than a block of a sum, of one block and of several; more of them than are taken side by side, and fewer; odd ends
+TRANSPOSED = [((300, 301), d) for d in DTYPES] + [((19, 5001), d) for d in DTYPES]
+TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097)]]
+
+
+def turned(a, axes):
+    """The same numbers, of which the axes lie in another order."""
+    return filled(np.empty([a.shape[i] for i in axes], a.dtype).transpose(np.argsort(axes)), a)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), TRANSPOSED, ids=str)
+def test_transposed(isa, shape, dtype, rng):
+    """Both inputs or one: the bits of contiguous ones, of values and gradients, with and without a sum."""
+    x, y = (rng.uniform(0.05, 0.95, shape).astype(DTYPES[dtype]) for _ in range(2))
+    f, fg = F.binary_cross_entropy, lf.value_and_grad(F.binary_cross_entropy)
+    for reduction in ("mean", "none"):
+        want = [*map(bits, fg(x, y, reduction=reduction))]
+        for axes in {(*range(len(shape)),)[::-1], (*range(1, len(shape)), 0)}:
+            a, b = turned(x, axes), turned(y, axes)
+            for p, q, n in ((a, b, 1), (a, b, 3), (a, y, 2), (x, b, 2)):
+                with lf.num_threads(n):
+                    got = [*map(bits, fg(p, q, reduction=reduction))]
+                    assert got == want and bits(f(p, q, reduction=reduction)) == want[0], (reduction, axes)
+
+
+@pytest.mark.parametrize("shape", [(300, 301), (19, 5001)], ids=str)
+def test_transposed_at_extremes(isa, shape, rng):
+    """The first element outside the domain in C order; terms that overflow, or whose quick sum does; nothing written before."""
+    x, y = (rng.uniform(0.05, 0.95, shape).astype(np.float32) for _ in range(2))
+    a, b = turned(x, (1, 0)), turned(y, (1, 0))
+    a[7, 9] = a[9, 2] = 1.5
+    out = np.full_like(a, 7)
+    for reduction in ("mean", "none"):
+        with pytest.raises(ValueError, match=r"input\[7, 9\] = 1.5"):
+            F.binary_cross_entropy(a, b, reduction=reduction)
+        for keywords in ({}, {"grad_out": out}):
+            with pytest.raises(ValueError, match=r"input\[7, 9\] = 1.5"):
+                lf.value_and_grad(F.binary_cross_entropy)(a, b, reduction=reduction, **keywords)
+    assert (out == 7).all()
+    for odd in (np.inf, np.nan, 2e19, 1e-40):
+        a[7, 9] = odd
+        for f in (F.mse_loss, F.kl_div):
+            value, gradient = lf.value_and_grad(f)(a, b)
+            want, want_gradient = lf.value_and_grad(f)(np.ascontiguousarray(a), np.ascontiguousarray(b))
+            assert bits(value) == bits(want) == bits(f(a, b)) and bits(gradient) == bits(want_gradient)
+
+
 def test_equal_logits_need_no_second_look(rng):
     """The largest products of 1 + t there are."""
     x, y = np.zeros(1 << 16, np.float32), rng.random(1 << 16).astype(np.float32)

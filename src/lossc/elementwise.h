@@ -1,18 +1,19 @@
 /* Elementwise losses: five loops, stamped out for every line of losses.def, and the block functions that feed them.
  *
  * Order: element i of a block is of group i / T_LANES. A group's terms are added into T_SUMS double lanes: in float terms l and l + T_SUMS first
- *   to each other, in float; after LF_ELEM_BLOCK elements the lanes pairwise; such sums and blocks in order.
+ *   to each other, in float; at the end of the block, after at most LF_ELEM_BLOCK elements, the lanes pairwise; blocks in order.
  *   The pair's rounding is at most 2^-24 of it and the doubles' none to speak of: a mean is within 2^-24 of the mean magnitude of its terms
  *   from their exact mean, and much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the
  *   terms of 'none'.
- * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a run of
- *   LF_ELEM_BLOCK elements comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
+ * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a block
+ *   comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
  * Logarithms: log_a and log_b, of a and b, come from elem_logs, a group at a time, for floats on AVX-512; elsewhere such sums take v. With LF_PRODUCT
  *   a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm once a run. A mean
  *   of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
- * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack.
+ * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack; sums of transposed arrays take
+ *   several blocks together (elem_strip), so that a cache line comes from memory once and not for each of its elements.
  */
 
 #define T_SUMS (LF_LANES / 2)
@@ -193,23 +194,6 @@ static inline void NAME(elem_pad)(const T *from, I m, T *to)
         to[l] = l < m ? from[l] : last;
 }
 
-/* What a block's lanes come to, and zero again. */
-static inline double NAME(elem_total)(double *acc)
-{
-    double u[T_SUMS], sum = lf_half_lane_sum(acc);
-    int any = 0;
-    for (int l = 0; l < T_SUMS; l++)
-        any |= acc[T_SUMS + l] != 0;
-    if (any) {
-#pragma omp simd
-        for (int l = 0; l < T_SUMS; l++)
-            u[l] = lf_log1p_f64(acc[T_SUMS + l]);
-        sum += lf_half_lane_sum(u);
-    }
-    memset(acc, 0, T_ACC * sizeof *acc);
-    return sum;
-}
-
 /* Any number of elements. The last short group is padded with its last element, and its terms, which no sum over a group could tell from
  * the padding, come from LF_MAP. */
 static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)
@@ -221,6 +205,14 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
         loop[kind](in[0], in[1], in[2], p, whole, k, out, acc, bad);
     if (!m)
         return;
+    if ((kind == LF_MAP || kind == LF_FULL) && n >= padded && out[0] != in[0] && out[1] != in[0]) { /* the last whole group, some of it again */
+        const T *const last[LF_INPUTS] = {in[0] + n - padded, in[1] + n - padded, in[2] + n - padded};
+        T *to[LF_OUTS];
+        for (int q = 0; q < LF_OUTS; q++)
+            to[q] = out[q] + n - padded;
+        loop[kind](last[0], last[1], last[2], p, padded, k, to, acc, bad);
+        return;
+    }
     T pad[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
     double unused[T_ACC] = {0};
     for (int q = 0; q < LF_INPUTS; q++)
@@ -285,7 +277,7 @@ static void NAME(elem_move)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, p
 static char *NAME(elem_run_at)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n)
 {
     const int last = j->ndim - 1;
-    if (a->stride[last] != lf_itemsize(a->dtype) || (last > 0 && n > j->shape[last] - i % j->shape[last]))
+    if (a->stride[last] != lf_itemsize(a->dtype) || (last > 0 && n > j->shape[last] - i % j->shape[last] && !lf_elem_even(j, a)))
         return NULL;
     return a->data + lf_offset(j->shape, j->ndim, a->stride, i);
 }
@@ -484,9 +476,25 @@ static __attribute__((noinline)) double NAME(elem_by_terms)(const LfElemJob *j, 
     return sum;
 }
 
+/* What a block's lanes come to. */
+static double NAME(elem_total)(const LfElemJob *j, const T *p, ptrdiff_t start, ptrdiff_t end, const double *acc)
+{
+    double u[T_SUMS], sum = lf_half_lane_sum(acc);
+    int any = 0;
+    for (int l = 0; l < T_SUMS; l++)
+        any |= acc[T_SUMS + l] != 0;
+    if (any) {
+#pragma omp simd
+        for (int l = 0; l < T_SUMS; l++)
+            u[l] = lf_log1p_f64(acc[T_SUMS + l]);
+        sum += lf_half_lane_sum(u);
+    }
+    return sum - sum == 0 ? sum : NAME(elem_by_terms)(j, p, start, end);
+}
+
 static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
-    const ptrdiff_t start = b * j->block, end = j->size - start < j->block ? j->size : start + j->block;
+    const ptrdiff_t start = lf_elem_start(j, b), end = lf_elem_end(j, b);
     const int factors = j->weight.data || j->where.data || j->upstream.data;
     const int rest = j->grad[1].data || j->grad[2].data || j->grad[3].data || j->hess.data;
     const int full = rest || (j->grad[0].data && (factors || j->out.data));
@@ -517,7 +525,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
         NAME(elem_run)(j->loss, kind, a, p, n - done, k, out, acc, &bad);
-        if (full && j->sum && !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
+        if (full && !j->out.data &&
+            !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
             NAME(elem_run)(j->loss, j->grad[0].data ? LF_GRAD : LF_SUM, a, p, n, k, out, acc, &bad);
         if (bad && first_bad < 0 && !over) {
             NAME(elem_inputs)(j, i, n, in, a);
@@ -533,19 +542,133 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         for (int q = 0; q < LF_OUTS; q++)
             if (dst[q]->data && out[q] == o[q] && first_bad < 0)
                 NAME(elem_move)(j, dst[q], i, n, o[q], 1);
-        if (j->sum && !factors && (i + n == end || (i + n - start) % LF_ELEM_BLOCK == 0)) {
-            const double total = NAME(elem_total)(acc);
-            const ptrdiff_t before = (i + n - start - 1) & -LF_ELEM_BLOCK;
-            sum += total - total == 0 ? total : NAME(elem_by_terms)(j, p, start + before, i + n);
-        }
     }
     if (j->stream)
         lf_store_fence();
     if (j->sum)
-        j->sum[b] = sum;
+        j->sum[b] = factors ? sum : NAME(elem_total)(j, p, start, end, acc);
     if (j->mass)
         j->mass[b] = mass;
     j->bad[b] = first_bad;
+}
+
+/* Columns c .. c + n of rows r .. r + m to `to`, W apart. A row holds the `row` elements of the dimensions after dimension d. */
+static void NAME(elem_rows)(const LfElemJob *j, const LfArray *a, int d, ptrdiff_t row, ptrdiff_t r, ptrdiff_t m, ptrdiff_t c, ptrdiff_t n, T *to,
+                            ptrdiff_t W)
+{
+    const int last = j->ndim - 1;
+    ptrdiff_t rows, columns;
+    for (; m > 0; r += rows, m -= rows, to += rows * W) {
+        const ptrdiff_t room = j->shape[d] - r % j->shape[d];
+        rows = m < room ? m : room;
+        for (ptrdiff_t k = 0; k < n; k += columns) {
+            const ptrdiff_t left = j->shape[last] - (c + k) % j->shape[last];
+            columns = n - k < left ? n - k : left;
+            const char *src = a->data + lf_offset(j->shape, j->ndim, a->stride, r * row + c + k);
+            NAME(lf_load_tile)(to + k, W, src, a->dtype, a->stride[last], a->stride[d], columns, rows);
+        }
+    }
+}
+
+/* An array's elements i .. i + n by tiles of many rows: the first and last row are there in part, so columns on either side of where they begin and
+ * end are of different rows. */
+static void NAME(elem_pack)(const LfElemJob *j, const LfArray *a, int d, ptrdiff_t i, ptrdiff_t n, T *buf)
+{
+    const ptrdiff_t row = lf_elem_row(j, d), first = i / row, from = i % row, last = (i + n) / row, to = (i + n) % row;
+    const ptrdiff_t cut[] = {0, from < to ? from : to, from < to ? to : from, row};
+    for (int q = 0; q < 3; q++) {
+        const ptrdiff_t c = cut[q], r = first + (c < from), m = last + (c < to) - r;
+        if (cut[q + 1] > c)
+            NAME(elem_rows)(j, a, d, row, r, m, c, cut[q + 1] - c, buf + (r * row + c - i), row);
+    }
+}
+
+/* A block's sum, if any, and its first bad element if `bad`. */
+LF_CALLED NAME(elem_done)(const LfElemJob *j, const T *p, ptrdiff_t b, double *acc, I bad)
+{
+    const ptrdiff_t start = lf_elem_start(j, b), end = lf_elem_end(j, b);
+    T in[LF_INPUTS][LF_CHUNK];
+    if (j->sum) {
+        j->sum[b] = NAME(elem_total)(j, p, start, end, acc);
+#ifdef LF_T_FLOAT
+        elem_unless_finite(j, b);
+#endif
+    }
+    j->bad[b] = -1;
+    for (ptrdiff_t i = start; bad && i < end && j->bad[b] < 0; i += LF_CHUNK) {
+        const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
+        const T *a[LF_INPUTS];
+        NAME(elem_inputs)(j, i, n, in, a);
+        const ptrdiff_t at = NAME(elem_find_bad)(j->loss, a, p, NULL, n);
+        j->bad[b] = at < 0 ? at : at + 4 * i;
+    }
+}
+
+/* Successive blocks that hold several rows each: their sums, or an output that can be written where it is. */
+LF_CALLED NAME(elem_flat_strip)(const LfElemJob *j, const T *p, ptrdiff_t s)
+{
+    T buf[LF_INPUTS][LF_STRIP / sizeof(T)];
+    const ptrdiff_t blocks = j->size / j->period * j->runs, first = s * j->strip, last = blocks - first < j->strip ? blocks : first + j->strip;
+    const ptrdiff_t start = lf_elem_start(j, first), end = lf_elem_end(j, last - 1);
+    const int kind = j->sum ? LF_SUM : j->out.data ? LF_MAP : LF_GRAD;
+    T *const to = kind == LF_SUM ? NULL : NAME(elem_direct)(j, kind == LF_MAP ? &j->out : &j->grad[0], start, end - start);
+    const T *a[LF_INPUTS];
+    for (int q = 0; q < LF_INPUTS; q++) {
+        const LfArray *in = &j->in[q];
+        a[q] = in->data ? NAME(elem_direct)(j, in, start, end - start) : a[0];
+        if (!a[q]) {
+            const int d = j->near[q];
+            d < 0 ? NAME(elem_move)(j, in, start, end - start, buf[q], 0) : NAME(elem_pack)(j, in, d, start, end - start, buf[q]);
+            a[q] = buf[q];
+        }
+    }
+    for (ptrdiff_t b = first; b < last; b++) {
+        const ptrdiff_t at = lf_elem_start(j, b) - start;
+        const T *in[LF_INPUTS] = {a[0] + at, a[1] + at, a[2] + at};
+        T *const out[LF_OUTS] = {to + at, to + at};
+        double acc[T_ACC] = {0};
+        I bad = 0;
+        NAME(elem_run)(j->loss, kind, in, p, lf_elem_end(j, b) - start - at, (T)j->scale, out, acc, &bad);
+        NAME(elem_done)(j, p, b, acc, bad);
+    }
+}
+
+/* Sums of the blocks that lie at the same place in up to LF_STRIP_ROWS rows, which are whole periods: those rows side by side. */
+LF_CALLED NAME(elem_tall_strip)(const LfElemJob *j, const T *p, ptrdiff_t s)
+{
+    enum { COLUMNS = 256, W = COLUMNS + 16 }; /* rows a power of two apart would meet in one set of the cache */
+    T tile[LF_INPUTS][LF_STRIP_ROWS * W];
+    const int d = j->tall;
+    const ptrdiff_t row = lf_elem_row(j, d), groups = (j->shape[d] + LF_STRIP_ROWS - 1) / LF_STRIP_ROWS, per_row = row / j->period * j->runs;
+    const ptrdiff_t k = s % per_row, g = s / per_row % groups, left = j->shape[d] - g * LF_STRIP_ROWS;
+    const ptrdiff_t first = s / per_row / groups * j->shape[d] + g * LF_STRIP_ROWS, rows = left < LF_STRIP_ROWS ? left : LF_STRIP_ROWS;
+    const ptrdiff_t start = lf_elem_start(j, first * per_row + k), end = lf_elem_end(j, first * per_row + k);
+    double acc[LF_STRIP_ROWS][T_ACC] = {0};
+    I bad[LF_STRIP_ROWS] = {0};
+    for (ptrdiff_t i = start; i < end; i += COLUMNS) {
+        const ptrdiff_t n = end - i < COLUMNS ? end - i : COLUMNS;
+        for (int q = 0; q < LF_INPUTS; q++)
+            if (j->near[q] == d)
+                NAME(elem_rows)(j, &j->in[q], d, row, first, rows, i - first * row, n, tile[q], W);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const T *a[LF_INPUTS];
+            for (int q = 0; q < LF_INPUTS; q++) {
+                const LfArray *in = &j->in[q];
+                T *const to = tile[q] + r * W;
+                a[q] = !in->data ? a[0] : j->near[q] == d ? to : NAME(elem_in)(j, in, i + r * row, n, to);
+            }
+            NAME(elem_run)(j->loss, LF_SUM, a, p, n, 1, NULL, acc[r], &bad[r]);
+        }
+    }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        NAME(elem_done)(j, p, (first + r) * per_row + k, acc[r], bad[r]);
+}
+
+static void NAME(elem_strip)(const LfElemJob *j, ptrdiff_t s)
+{
+    T p[2 * LF_PARAMS];
+    NAME(elem_params)(j, p);
+    j->tall < 0 ? NAME(elem_flat_strip)(j, p, s) : NAME(elem_tall_strip)(j, p, s);
 }
 
 /* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements shares one element of it. Runs

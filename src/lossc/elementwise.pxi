@@ -23,17 +23,86 @@ cdef void run_folds(const LfElemJob *job, int arg, Py_ssize_t blocks, int thread
             K.elem_fold(job, arg, b)
 
 
+cdef void run_strips(const LfElemJob *job, Py_ssize_t strips, int threads) noexcept nogil:
+    cdef Py_ssize_t s
+    if threads == 1:
+        for s in range(strips):
+            K.elem_strip(job, s)
+    else:
+        for s in prange(strips, schedule="static", num_threads=threads):
+            K.elem_strip(job, s)
+
+
+cdef void cut(LfElemJob *job, bint want_sum) noexcept:
+    """Cut a job into blocks."""
+    if not want_sum:
+        job.period = job.size
+    job.runs = (job.period + LF_ELEM_BLOCK - 1) // LF_ELEM_BLOCK
+    if job.period == job.size and job.runs > LF_ELEM_SHARES:
+        job.runs = (job.runs + LF_ELEM_SHARES - 1) // LF_ELEM_SHARES * LF_ELEM_SHARES
+    job.block = ((job.period + job.runs - 1) // job.runs + 31) // 32 * 32
+    job.runs = (job.period + job.block - 1) // job.block
+
+
+cdef inline Py_ssize_t period(const Py_ssize_t *shape, int ndim, Py_ssize_t size) noexcept:
+    """The smallest product of last dimensions that is long enough for blocks of its own, else the size."""
+    cdef Py_ssize_t n = 1
+    cdef int d
+    for d in range(ndim - 1, -1, -1):
+        n *= shape[d]
+        if n >= LF_ELEM_PERIOD:
+            return n
+    return size
+
+
+cdef int nearest(const LfElemJob *job, const LfArray *a) noexcept:
+    """Of a transposed array the dimension along which it steps least, else -1."""
+    cdef int d, last = job.ndim - 1, near = last
+    if a.data == NULL or a.stride[last] == 0:
+        return -1
+    for d in range(last - 1, -1, -1):
+        if a.stride[d] != 0 and abs(a.stride[d]) < abs(a.stride[near]):
+            near = d
+    return -1 if near == last else near
+
+
+cdef Py_ssize_t strips(LfElemJob *job) noexcept:
+    """How many strips a job with transposed inputs is cut into, once it is cut into blocks; 0 for other jobs."""
+    cdef Py_ssize_t blocks, row = 1, n
+    cdef int d, i
+    job.tall = -1
+    if job.ndim == 1 or job.weight.data != NULL or job.where.data != NULL:
+        return 0
+    if writes(job) if job.sum != NULL else not writes_in_order(job):
+        return 0
+    for i in range(LF_INPUTS):
+        job.near[i] = nearest(job, &job.in_[i])
+        job.tall = job.near[i] if job.tall < 0 else job.tall
+    if job.tall < 0:
+        return 0
+    for d in range(job.tall + 1, job.ndim):
+        row *= job.shape[d]
+    if row >= job.period:
+        n = job.shape[job.tall]
+        return job.size // (row * n) * ((n + LF_STRIP_ROWS - 1) // LF_STRIP_ROWS) * (row // job.period * job.runs)
+    job.tall = -1
+    blocks = job.size // job.period * job.runs
+    n = LF_STRIP // (8 if job.wide else 4) // job.block
+    n = (blocks + n - 1) // n
+    job.strip = (blocks + n - 1) // n
+    return (blocks + job.strip - 1) // job.strip
+
+
 cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     """Run all blocks; sums in block order, the lowest block's error."""
-    cdef Py_ssize_t blocks
+    cdef Py_ssize_t blocks = 0, taken = 0
     cdef double here[96]
     cdef void *memory = <void *>here
     cdef bint want_sum = job.sum != NULL
-    job.block = LF_ELEM_BLOCK
-    if job.size > LF_ELEM_SHARES * LF_ELEM_BLOCK:
-        blocks = min(LF_ELEM_BLOCKS, job.size // (LF_ELEM_SHARES * LF_ELEM_BLOCK) * LF_ELEM_SHARES)
-        job.block = ((job.size + blocks - 1) // blocks + 31) // 32 * 32
-    blocks = (job.size + job.block - 1) // job.block
+    if job.size:
+        cut(job, want_sum)
+        blocks = job.size // job.period * job.runs
+        taken = strips(job)
     if blocks > 32:
         memory = malloc(blocks * 24)
         if memory == NULL:
@@ -42,11 +111,35 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
+        if taken:
+            run_strips(job, taken, threads_for(blocks, LF_ELEM_SHARES))
+        else:
+            run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
     add_up(totals, job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
     return 0
+
+
+cdef bint writes_in_order(const LfElemJob *job) noexcept:
+    """Whether all a job does is to write one array, of values or gradients by the first input, in the order of its shape, not in its place."""
+    cdef const LfArray *to = &job.out if job.out.data != NULL else &job.grad[0]
+    cdef Py_ssize_t step = 8 if job.wide else 4
+    cdef int d
+    if (job.sum != NULL or job.stream or to.data == NULL or to.data == job.in_[0].data or job.upstream.data != NULL or job.hess.data != NULL or job.grad[1].data != NULL
+            or job.grad[2].data != NULL or job.grad[3].data != NULL or (job.out.data != NULL and job.grad[0].data != NULL)
+            or to.dtype != (LF_F64 if job.wide else LF_F32) or <size_t>to.data % <size_t>step):
+        return False
+    for d in range(job.ndim - 1, -1, -1):
+        if to.stride[d] != step:
+            return False
+        step *= job.shape[d]
+    return True
+
+
+cdef bint writes(const LfElemJob *job) noexcept:
+    return (job.out.data != NULL or job.hess.data != NULL or job.grad[0].data != NULL or job.grad[1].data != NULL or job.grad[2].data != NULL
+            or job.grad[3].data != NULL)
 
 
 @cython.final
@@ -138,6 +231,7 @@ cdef class Elementwise:
         flat_array(&job.in_[2], az)
         job.weight.data = job.where.data = job.upstream.data = job.out.data = NULL
         job.scale = 1 if mode == 0 or size == 0 else 1 / divisor if mode == 2 else 1 / <double>size
+        job.period = period(<const Py_ssize_t *>cnp.PyArray_DIMS(ax), cnp.PyArray_NDIM(ax), size)
         job.sum = NULL
         result = None
         if mode == 0:
@@ -219,7 +313,7 @@ cdef class Elementwise:
         cdef bint lifted = self.per_row and shape_of(given) == leading(shape_of(ax)) and shape_of(given) != shape_of(ax)
         cdef cnp.ndarray az = given[..., None] if lifted else given
         cdef LfElemJob base
-        cdef Totals totals
+        cdef Totals totals, rest
         cdef int slot, d
         cdef double denominator, scale = 1, value
         cdef bint reduced = mode != 0, weighted_mean, in_place
@@ -239,6 +333,7 @@ cdef class Elementwise:
         base.ndim = len(shape)
         for d in range(base.ndim):
             base.shape[d] = shape[d]
+        base.period = period(base.shape, base.ndim, job.size)
         describe(&base.in_[0], ax, base.ndim)
         describe(&base.in_[1], ay, base.ndim)
         describe(&base.in_[2], az, base.ndim)
@@ -292,9 +387,18 @@ cdef class Elementwise:
         if request is not None:
             grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
         job[0] = base
-        job.sum = <double *>1 if reduced else NULL
-        self.merged(job, not reduced)
-        run(job, &totals, reduced and (am is not None or weighted_mean))
+        if reduced and writes(job) and self.transposed(&base):
+            self.sum_alone(job, &totals, am is not None or weighted_mean)
+            if totals.bad >= 0:
+                self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
+            job[0] = base
+            job.sum = NULL
+            self.merged(job, True)
+            run(job, &rest, False)
+        else:
+            job.sum = <double *>1 if reduced else NULL
+            self.merged(job, not reduced)
+            run(job, &totals, reduced and (am is not None or weighted_mean))
         if totals.bad >= 0:
             self.check_domain(&base, shape, ax, ay, az, lifted)
         for slot, target in folds:
@@ -310,6 +414,20 @@ cdef class Elementwise:
         else:
             result = ao if out is not None or ao.ndim else ao[()]
         return result if request is None else request.outcome(result, grads)
+
+    cdef bint transposed(self, const LfElemJob *base) noexcept:
+        """Whether memory lies in another order than a sum is taken in."""
+        return nearest(base, &base.in_[0]) >= 0 or nearest(base, &base.in_[1]) >= 0 or nearest(base, &base.in_[2]) >= 0
+
+    cdef int sum_alone(self, LfElemJob *job, Totals *totals, bint want_mass) except -1:
+        """The sum of a job that also writes, which may then be done in the order of memory."""
+        cdef int d
+        job.sum = <double *>1
+        job.out.data = job.hess.data = NULL
+        for d in range(4):
+            job.grad[d].data = NULL
+        self.merged(job, False)
+        return run(job, totals, want_mass)
 
     cdef void merged(self, LfElemJob *job, bint any_order) noexcept:
         """Merge the job's dimensions, if their order does not matter with those of the longest strides first."""

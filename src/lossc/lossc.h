@@ -35,16 +35,23 @@ typedef struct {
 /* ---- elementwise losses ------------------------------------------------------------------------------------------------------------ */
 
 #define LF_CHUNK 1024       /* elements in hand */
-#define LF_ELEM_BLOCK 8192  /* elements of a block, at least; and of a run that is summed on its own within it */
+#define LF_ELEM_BLOCK 8192  /* elements of a block, at most */
 #define LF_ELEM_SHARES 8    /* number of blocks: a multiple of this, to divide among threads */
-#define LF_ELEM_BLOCKS 1024 /* and at most this */
+#define LF_ELEM_PERIOD 4096 /* see LfElemJob */
 #define LF_ELEM_PIECE 16384 /* of a run that is summed into one element of a gradient */
+#define LF_STRIP 131072     /* bytes of each input whose blocks are summed together */
+#define LF_STRIP_ROWS 16    /* rows of each input whose blocks are summed side by side: a cache line of floats */
 
 typedef struct {
     int loss, wide; /* id of losses.def; wide: compute in double */
     int ndim;
-    ptrdiff_t block;                  /* elements, by size alone; a multiple of 32 */
     ptrdiff_t shape[LF_MAXDIM], size; /* the broadcast shape, adjacent dimensions merged */
+    /* Blocks have `block` elements, by shape alone, a multiple of 32; of a sum they begin anew every `period` elements, which is the smallest product
+     * of last dimensions that is at least LF_ELEM_PERIOD, so that rows further apart hold blocks in the same columns. */
+    ptrdiff_t block, period, runs; /* runs: blocks of a period */
+    int tall;                      /* elem_strip: the dimension whose rows are taken side by side, or -1: */
+    ptrdiff_t strip;               /* so many blocks behind each other */
+    int near[LF_INPUTS];           /* of a transposed input the dimension along which it steps least, else -1 */
     LfArray in[LF_INPUTS], weight, where, upstream;
     LfArray out, grad[LF_INPUTS + 1], hess; /* grad: by x, y, z and weight */
     double param[LF_PARAMS];
@@ -130,6 +137,7 @@ typedef struct {
 typedef struct {
     const char *isa;
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
+    void (*elem_strip)(const LfElemJob *, ptrdiff_t strip); /* sums of several blocks, of transposed inputs */
     void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
     void (*row_block)(const LfRowJob *, ptrdiff_t block);
     void (*label_block)(const LfRowJob *, ptrdiff_t block);            /* checks labels and sums the mean's denominator */

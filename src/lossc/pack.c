@@ -48,6 +48,32 @@ static inline float lf_to_odd(double x)
     return back == x || x != x ? f : lf_bits_float(toward_zero | 1);
 }
 
+/* Elements `stride` bytes apart to where they lie one behind the other: backwards and every second one in packed code. */
+#define COLLECT(S)                                                                                                                                   \
+    case sizeof(S): {                                                                                                                                \
+        const S *p = (const void *)src;                                                                                                              \
+        S *to = dst;                                                                                                                                 \
+        if (stride == -(ptrdiff_t)sizeof(S))                                                                                                         \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) to[i] = p[-i];                                                                     \
+        else if (stride == 2 * sizeof(S))                                                                                                            \
+            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) to[i] = p[2 * i];                                                                  \
+        else                                                                                                                                         \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                                                        \
+                to[i] = *(const S *)(const void *)(src + i * stride);                                                                                \
+        return;                                                                                                                                      \
+    }
+
+static __attribute__((noinline)) void lf_collect(void *restrict dst, const char *src, ptrdiff_t size, ptrdiff_t stride, ptrdiff_t n)
+{
+    switch (size) {
+        COLLECT(lf_u8_u)
+        COLLECT(lf_u16_u)
+        COLLECT(lf_u32_u)
+        COLLECT(lf_u64_u)
+    }
+}
+#undef COLLECT
+
 #define LF_BOUNCE 512 /* elements on the stack between a conversion and a streaming store */
 #define LF_SUBTILE 64 /* rows and classes of the part of a tile that is transposed on the stack */
 

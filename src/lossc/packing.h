@@ -13,20 +13,15 @@
 /* ---- runs --------------------------------------------------------------------------------------------------------------------------- */
 
 #define LOAD_CASE(DTYPE, S, VALUE)                                                                                                                   \
-    case DTYPE:                                                                                                                                      \
-        if (stride == sizeof(S)) {                                                                                                                   \
-            const S *p = (const void *)src;                                                                                                          \
-            _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                    \
-            {                                                                                                                                        \
-                S v = p[i];                                                                                                                          \
-                dst[i] = (T)(VALUE);                                                                                                                 \
-            }                                                                                                                                        \
-        } else                                                                                                                                       \
-            for (ptrdiff_t i = 0; i < n; i++) {                                                                                                      \
-                S v = *(const S *)(const void *)(src + i * stride);                                                                                  \
-                dst[i] = (T)(VALUE);                                                                                                                 \
-            }                                                                                                                                        \
-        return;
+    case DTYPE: {                                                                                                                                    \
+        const S *p = (const void *)src;                                                                                                              \
+        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++)                                                                                        \
+        {                                                                                                                                            \
+            S v = p[i];                                                                                                                              \
+            dst[i] = (T)(VALUE);                                                                                                                     \
+        }                                                                                                                                            \
+        return;                                                                                                                                      \
+    }
 
 void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t n)
 {
@@ -35,13 +30,26 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
         return;
     }
     if (stride == 0 && n > 1) {
-        NAME(lf_load)(dst, src, dtype, 1, 1);
+        NAME(lf_load)(dst, src, dtype, lf_itemsize(dtype), 1);
         for (ptrdiff_t i = 1; i < n; i++)
             dst[i] = dst[0];
         return;
     }
+    if (stride != lf_itemsize(dtype) && dtype == T_DTYPE) {
+        lf_collect(dst, src, lf_itemsize(dtype), stride, n);
+        return;
+    }
+    if (stride != lf_itemsize(dtype)) {
+        double buffer[LF_BOUNCE];
+        for (ptrdiff_t i = 0; i < n; i += LF_BOUNCE) {
+            const ptrdiff_t m = n - i < LF_BOUNCE ? n - i : LF_BOUNCE;
+            lf_collect(buffer, src + i * stride, lf_itemsize(dtype), stride, m);
+            NAME(lf_load)(dst + i, (const char *)buffer, dtype, lf_itemsize(dtype), m);
+        }
+        return;
+    }
 #ifdef LF_T_FLOAT
-    if (stride == 2 && (dtype == LF_F16 || dtype == LF_BF16)) {
+    if (dtype == LF_F16 || dtype == LF_BF16) {
         ptrdiff_t done = lf_half_run_to_f32(dst, src, dtype, n);
         dst += done, src += 2 * done, n -= done;
     }
