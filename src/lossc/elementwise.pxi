@@ -73,7 +73,7 @@ cdef Py_ssize_t strips(LfElemJob *job) noexcept:
     job.tall = -1
     if job.ndim == 1 or job.weight.data != NULL or job.where.data != NULL:
         return 0
-    if writes(job) if job.sum != NULL else not writes_in_order(job):
+    if outputs(job) if job.sum != NULL else not writes_in_order(job):
         return 0
     for i in range(LF_INPUTS):
         job.near[i] = nearest(job, &job.in_[i])
@@ -121,25 +121,27 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     return 0
 
 
+cdef int outputs(const LfElemJob *job) noexcept:
+    """How many arrays a job writes."""
+    cdef int i, n = (job.out.data != NULL) + (job.hess.data != NULL)
+    for i in range(4):
+        n += job.grad[i].data != NULL
+    return n
+
+
 cdef bint writes_in_order(const LfElemJob *job) noexcept:
     """Whether all a job does is to write one array, of values or gradients by the first input, in the order of its shape, not in its place."""
     cdef const LfArray *to = &job.out if job.out.data != NULL else &job.grad[0]
     cdef Py_ssize_t step = 8 if job.wide else 4
     cdef int d
-    if (job.sum != NULL or job.stream or to.data == NULL or to.data == job.in_[0].data or job.upstream.data != NULL or job.hess.data != NULL or job.grad[1].data != NULL
-            or job.grad[2].data != NULL or job.grad[3].data != NULL or (job.out.data != NULL and job.grad[0].data != NULL)
-            or to.dtype != (LF_F64 if job.wide else LF_F32) or <size_t>to.data % <size_t>step):
+    if (outputs(job) != 1 or to.data == NULL or to.data == job.in_[0].data or <size_t>to.data % <size_t>step
+            or to.dtype != (LF_F64 if job.wide else LF_F32) or job.upstream.data != NULL or job.stream):
         return False
     for d in range(job.ndim - 1, -1, -1):
         if to.stride[d] != step:
             return False
         step *= job.shape[d]
     return True
-
-
-cdef bint writes(const LfElemJob *job) noexcept:
-    return (job.out.data != NULL or job.hess.data != NULL or job.grad[0].data != NULL or job.grad[1].data != NULL or job.grad[2].data != NULL
-            or job.grad[3].data != NULL)
 
 
 @cython.final
@@ -387,7 +389,7 @@ cdef class Elementwise:
         if request is not None:
             grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
         job[0] = base
-        if reduced and writes(job) and self.transposed(&base):
+        if reduced and outputs(job) and self.transposed(&base):
             self.sum_alone(job, &totals, am is not None or weighted_mean)
             if totals.bad >= 0:
                 self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
