@@ -58,11 +58,11 @@ static inline LfThree span_term(int op, double x, double y, double z, double bas
     return (LfThree){ap * ap, an * an, pn * pn};
 }
 
-/* The gradients by one element of each vector. */
-static inline LfThree span_slope(int op, double x, double y, double z, double base, int own, double f, double g, double h)
+/* The gradients by one element of each vector; that of multi margin by its label's own is set afterwards. */
+static inline LfThree span_slope(int op, double x, double y, double z, double base, double f, double g, double h)
 {
     if (op == LF_MULTI_MARGIN) {
-        const double over = own ? 0 : vec_hinge(base + x), flat = over == 0 ? 0 : f;
+        const double over = vec_hinge(base + x), flat = over == 0 ? 0 : f;
         return (LfThree){h != 0 ? f * over : flat};
     }
     if (op == LF_COSINE)
@@ -212,8 +212,9 @@ static ptrdiff_t span_fit(const LfVectorJob *j)
     return most < 1 ? 1 : most < limit ? most : limit;
 }
 
-/* n bits set from 16 on */
+/* Windows of LF_STEP: the first ones or the last ones set, all but one set. */
 static const uint64_t span_counts[3 * LF_STEP] = {[LF_STEP... 2 * LF_STEP - 1] = ~(uint64_t)0};
+static const uint64_t span_others[2 * LF_STEP + 1] = {[0 ... LF_STEP - 1] = ~(uint64_t)0, [LF_STEP + 1 ... 2 * LF_STEP] = ~(uint64_t)0};
 #endif
 
 /* Elements c .. c + n of the vector at p to or from buf. */
@@ -263,16 +264,14 @@ static inline void NAME(across_slopes)(int op, int first, const Spans *v, T *x, 
 {
     for (ptrdiff_t at = 0; at < v->n; at += LF_GROUP) {
         double f[LF_GROUP], g[LF_GROUP], h[LF_GROUP], base[LF_GROUP];
-        int64_t own[LF_GROUP];
         memcpy(f, v->f[0] + at, sizeof f);
         memcpy(g, v->f[1] + at, sizeof g);
         memcpy(h, v->f[2] + at, sizeof h);
         memcpy(base, v->base + at, sizeof base);
-        memcpy(own, v->y + at, sizeof own);
         for (ptrdiff_t c = 0, i = at; c < v->j->c; c++, i += LF_W)
 #pragma omp simd
             for (ptrdiff_t l = 0; l < LF_GROUP; l++) {
-                const LfThree t = span_slope(op, x[i + l], y[i + l], z[i + l], base[l], own[l] == c, f[l], g[l], h[l]);
+                const LfThree t = span_slope(op, x[i + l], y[i + l], z[i + l], base[l], f[l], g[l], h[l]);
                 x[i + l] = (T)t.a;
                 if (!first)
                     y[i + l] = (T)t.b;
@@ -370,14 +369,14 @@ static void NAME(across)(Spans *v, ptrdiff_t b, T (*tile)[LF_SPAN_ROOM + LF_STEP
 
 /* ---- along ----------------------------------------------------------------------------------------------------------------------------------- */
 
-/* One step of sums; the last one of a run counts only the lanes that `counts` has set: by bits, since a selection would leave the loop scalar. */
-static inline void NAME(along_step)(int op, const T *x, const T *y, const T *z, double base, ptrdiff_t own, const uint64_t *counts, double *a,
-                                    double *b, double *d)
+/* One step of sums, of the lanes that both `counts` and `others` have set: by bits, since a selection would leave the loop scalar. */
+static inline void NAME(along_step)(int op, const T *x, const T *y, const T *z, double base, const uint64_t *counts, const uint64_t *others,
+                                    double *a, double *b, double *d)
 {
 #pragma omp simd
     for (ptrdiff_t l = 0; l < LF_STEP; l++) {
-        const LfThree t = span_term(op, x[l], y[l], z[l], base, l == own);
-        const uint64_t bits = counts ? counts[l] : ~(uint64_t)0;
+        const LfThree t = span_term(op, x[l], y[l], z[l], base, 0);
+        const uint64_t bits = counts ? counts[l] & others[l] : 0;
         a[l] += counts ? lf_real_f64(lf_bits_f64(t.a) & bits) : t.a;
         b[l] += counts ? lf_real_f64(lf_bits_f64(t.b) & bits) : t.b;
         if (op != LF_DICE)
@@ -385,27 +384,32 @@ static inline void NAME(along_step)(int op, const T *x, const T *y, const T *z, 
     }
 }
 
-/* Adds a run to the sums without reading beyond it, unless it is less than a step: the last step goes back, and what it sees again does not count. */
+/* Adds a run but for its element `own` to the sums, without reading beyond it, unless it is less than a step: the last step goes back, and what it sees
+ * again does not count. */
 static inline void NAME(along_sums)(int op, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own, double *sum)
 {
     double a[LF_STEP] = {0}, b[LF_STEP] = {0}, d[LF_STEP] = {0}, rest[3][LF_STEP] = {{0}}; /* apart, so that sums stay in registers */
-    ptrdiff_t i = 0;
-    for (; i + LF_STEP <= n; i += LF_STEP)
-        NAME(along_step)(op, x + i, y + i, z + i, base, own - i, NULL, a, b, d);
-    if (i < n) {
-        const ptrdiff_t again = n < LF_STEP ? 0 : i + LF_STEP - n, at = i - again;
-        const uint64_t *counts = n < LF_STEP ? span_counts + 2 * LF_STEP - n : span_counts + LF_STEP - again;
-        NAME(along_step)(op, x + at, y + at, z + at, base, own - at, counts, rest[0], rest[1], rest[2]);
-        for (int l = 0; l < LF_STEP; l++)
-            a[l] += rest[0][l], b[l] += rest[1][l], d[l] += rest[2][l];
+    const int without = op == LF_MULTI_MARGIN && own >= 0 && own < n;
+    for (ptrdiff_t i = 0; i < n; i += LF_STEP) {
+        const ptrdiff_t stop = (without && own >= i && own < (n & -LF_STEP) ? own : n) & -LF_STEP;
+        for (; i < stop; i += LF_STEP)
+            NAME(along_step)(op, x + i, y + i, z + i, base, NULL, NULL, a, b, d);
+        if (i == n)
+            break;
+        const ptrdiff_t at = n < LF_STEP ? 0 : i + LF_STEP > n ? n - LF_STEP : i, hole = without && own >= i && own < i + LF_STEP ? own - at : -1;
+        NAME(along_step)(op, x + at, y + at, z + at, base, span_counts + (n < LF_STEP ? 2 * LF_STEP - n : LF_STEP - (i - at)),
+                         span_others + LF_STEP - hole, rest[0], rest[1], rest[2]);
     }
+#pragma omp simd
+    for (int l = 0; l < LF_STEP; l++)
+        a[l] += rest[0][l], b[l] += rest[1][l], d[l] += rest[2][l];
     sum[0] += lf_half_lane_sum(a), sum[1] += lf_half_lane_sum(b), sum[2] += op == LF_DICE ? 0 : lf_half_lane_sum(d);
 }
 
 /* By whole steps, the last one back from the end, or into what a buffer has beyond it. The factors come in lanes: gcc would copy the loop for each that
  * could be 0. */
-static inline void NAME(along_slopes)(int op, int first, const T *x, const T *y, const T *z, ptrdiff_t n, double base, ptrdiff_t own,
-                                      const double *factors, T *const *o)
+static inline void NAME(along_slopes)(int op, int first, const T *x, const T *y, const T *z, ptrdiff_t n, double base, const double *factors,
+                                      T *const *o)
 {
     double f[LF_STEP], g[LF_STEP], h[LF_STEP];
     for (int l = 0; l < LF_STEP; l++)
@@ -415,7 +419,7 @@ static inline void NAME(along_slopes)(int op, int first, const T *x, const T *y,
         T *gx = o[0] + at, *gy = o[1] + at, *gz = o[2] + at;
 #pragma omp simd
         for (ptrdiff_t l = 0; l < LF_STEP; l++) {
-            const LfThree t = span_slope(op, x[at + l], y[at + l], z[at + l], base, at + l == own, f[l], g[l], h[l]);
+            const LfThree t = span_slope(op, x[at + l], y[at + l], z[at + l], base, f[l], g[l], h[l]);
             gx[l] = (T)t.a;
             if (!first)
                 gy[l] = (T)t.b;
@@ -593,9 +597,9 @@ static void NAME(along_second)(Spans *v, NAME(Along) * w)
 #define LF_CASE(op)                                                                                                                                  \
     case op:                                                                                                                                         \
         if (op == LF_MULTI_MARGIN || first)                                                                                                          \
-            NAME(along_slopes)(op, 1, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                   \
+            NAME(along_slopes)(op, 1, x[0], x[1], x[2], n, v->base[l], f, o);                                                                        \
         else                                                                                                                                         \
-            NAME(along_slopes)(op, 0, x[0], x[1], x[2], n, v->base[l], own, f, o);                                                                   \
+            NAME(along_slopes)(op, 0, x[0], x[1], x[2], n, v->base[l], f, o);                                                                        \
         break;
             switch (j->op) {
                 LF_SPAN_CASES
