@@ -194,8 +194,8 @@ cdef inline bint apart(cnp.ndarray a, cnp.ndarray b):
 
 
 cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
-    """Whether two arrays have an element's byte in common."""
-    return not apart(a, b) and np.shares_memory(a, b, max_work=10_000_000)
+    """Whether two arrays have an element's byte in common, or it takes too long to tell."""
+    return not apart(a, b) and np.may_share_memory(a, b, max_work=10_000_000)
 
 
 cdef cnp.ndarray check_out(object out, str name, tuple shape, cnp.dtype dtype, tuple others, bint in_place=False):
