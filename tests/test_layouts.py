@@ -424,3 +424,17 @@ def test_sixty_four_dimensions():
     assert F.sigmoid(x).shape == x.shape
     assert F.cross_entropy(x, np.zeros((1,) * 62 + (2,), int), reduction="none").shape == (1,) * 62 + (2,)
     assert F.logsumexp(x, axis=None) == np.logaddexp(0, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(100, 50, 12), (200, 3, 70), (3, 500, 5)], ids=str)
+def test_packed_rows_and_outputs_that_are_not(isa, shape, dtype, rng):
+    """Classes on two axes, or apart, where the gradient's rows are one run, and the other way round: more rows than are packed at once."""
+    x = rng.normal(size=shape).astype(DTYPES[dtype])
+    for order in ((2, 0, 1), (1, 0, 2), (2, 1, 0)):
+        apart = filled(np.empty([shape[d] for d in order], x.dtype).transpose(np.argsort(order)), x)
+        for f, options in ((F.logsumexp, {"axis": (1, 2)}), (F.logsumexp, {"axis": 1}), (F.softmax, {}), (F.log_softmax, {"axis": 1})):
+            want = lf.value_and_grad(f)(x, **options)
+            for a, out in ((apart, np.zeros_like(x)), (x, np.zeros_like(apart)), (apart, np.zeros_like(apart))):
+                got = lf.value_and_grad(f)(a, **options, grad_out=out)
+                assert list(map(bits, got)) == list(map(bits, want)), (f, order)

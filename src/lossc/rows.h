@@ -1287,6 +1287,7 @@ LF_CALLED NAME(rows_work_apart)(const LfRowJob *j, NAME(Rows) * r, int apart, pt
         packed -= part;
         to[k]->data = (char *)packed, to[k]->dtype = from[k]->dtype <= T_CODE ? from[k]->dtype : T_CODE; /* of at most a T's size */
         step[k][0] = lf_itemsize(to[k]->dtype);
+        to[k]->stride[j->ndim - 1] = 0; /* where a packed row lies is in off alone */
         for (ptrdiff_t l = 0; l < r->n; l++)
             off[k][l] = l * j->c * step[k][0];
         if (k < 2)
