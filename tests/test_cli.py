@@ -506,11 +506,13 @@ def test_errors_from_python(call, error, words):
         (["evaluate", "x", "y", "--loss", "nll_loss", "--label-smoothing", "0.1"], "--label-smoothing does not apply to nll_loss"),
         (["evaluate", "x", "y", "--label-smoothing", "1.5"], "expected a number from 0 to 1, got 1.5"),
         (["evaluate", "x", "y", "--label-smoothing", "nan"], "expected a number from 0 to 1, got nan"),
+        (["evaluate", "x", "y", "--label-smoothing", "much"], "expected a number from 0 to 1, got much"),
+        (["evaluate", "x", "y", "--axis", "one"], "--axis: expected an integer from -64 to 63, got one"),
         (["evaluate", "x", "y", "--worst", "-1"], "expected a count, got -1"),
         (["evaluate", "x", "y", "--threads", "0"], "expected a count of threads, got 0"),
-        (["evaluate", "x", "y", "--memory", "lots"], "invalid size value: 'lots'"),
-        (["evaluate", "x", "y", "--memory", "0"], "invalid size value: '0'"),
-        (["evaluate", "x", "y", "--memory", "1e999G"], "invalid size value: '1e999G'"),
+        (["evaluate", "x", "y", "--memory", "lots"], "--memory: expected a size such as 64M or 1G, got lots"),
+        (["evaluate", "x", "y", "--memory", "0"], "--memory: expected a size such as 64M or 1G, got 0"),
+        (["evaluate", "x", "y", "--memory", "1e999G"], "--memory: expected a size such as 64M or 1G, got 1e999G"),
         (["evaluate", "x", "y", "--ignore-index", str(1 << 63)], "expected a 64-bit integer"),
     ],
 )
@@ -521,6 +523,14 @@ def test_usage_errors(run, arguments, expected):
 
 
 # --- The command line
+
+
+def test_table_of_nothing(run, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 4)))
+    np.save(tmp_path / "y.npy", np.full(3, -100))
+    code, out, err = run("evaluate", tmp_path / "x.npy", tmp_path / "y.npy")
+    assert (code, err) == (0, "")
+    assert "nothing to score" in out and "nan" not in out
 
 
 def test_table(run):

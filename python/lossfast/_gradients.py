@@ -19,7 +19,9 @@ def _parameters(function):
     return tuple(inspect.signature(function).parameters)
 
 
-def _names(function, argnums):
+@functools.lru_cache(typed=True)  # True is not 1
+def _names(function, *argnums):
+    """What `argnums` are called."""
     parameters = _parameters(function)
     names = []
     for argnum in argnums:
@@ -75,7 +77,12 @@ def value_and_grad(f, argnums=0):
     """
     single = not isinstance(argnums, (tuple, list))
     function = _function_of(f)
-    return _core.ValueAndGrad(f, _names(function, (argnums,) if single else argnums), single, False)
+    wanted = (argnums,) if single else argnums
+    try:
+        names = _names(function, *wanted)
+    except TypeError:  # nor is what has no hash always wrong: np.array(1)
+        names = _names.__wrapped__(function, *wanted)
+    return _core.ValueAndGrad(f, names, single, False)
 
 
 def value_grad_hess(f):

@@ -105,7 +105,10 @@ def _evaluate(arguments, options):
 def _plot(arguments, options, result, tokens):
     from lossfast._alignment_plot import plot_worst
 
-    drawn = plot_worst(arguments.plot, arguments.logits, arguments.targets, result, tokens, arguments.logits_dtype, **options)
+    try:
+        drawn = plot_worst(arguments.plot, arguments.logits, arguments.targets, result, tokens, arguments.logits_dtype, **options)
+    except ValueError as error:  # a format that matplotlib does not know; all else has been read before
+        raise ValueError(f"{arguments.plot}: {error}") from error
     print(f"lossfast: {arguments.plot}: alignment of utterance {_index(drawn)}", file=sys.stderr)
 
 
@@ -149,36 +152,35 @@ class _ShowVersion(argparse.Action):
 
 def _bounded(kind, low, high, words):
     def parse(text):
-        value = kind(text)
+        try:
+            value = kind(text)
+        except (ValueError, OverflowError):
+            value = math.nan
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"expected {words}, got {text}")
         return value
 
-    parse.__name__ = words  # argparse names it where `kind` fails
     return parse
 
 
-def _size(text):
+def _bytes(text):
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    size = float(number) * unit
-    if not 1 <= size < math.inf:
-        raise ValueError
-    return int(size)
+    return int(float(number) * unit)
 
-
-_size.__name__ = "size"
 
 # The losses' own options.  Which loss takes which stands in `LOSSES`.
 _OPTIONS = {
-    "axis": dict(type=int, metavar="N", help="the class axis (default: 1, or 0 for one-dimensional logits)"),
+    "axis": dict(
+        type=_bounded(int, -64, 63, "an integer from -64 to 63"), metavar="N", help="the class axis (default: 1, or 0 for one-dimensional logits)"
+    ),
     "weight": dict(metavar="FILE", help="class weights, a .npy file or .npz member"),
     "ignore_index": dict(
         type=_bounded(int, -(1 << 63), (1 << 63) - 1, "a 64-bit integer"), metavar="I", help="targets with this value are not scored (default: -100)"
     ),
     "label_smoothing": dict(type=_bounded(float, 0, 1, "a number from 0 to 1"), metavar="EPS", help="share of the target spread over all classes"),
-    "delta": dict(type=float, metavar="D", help="huber_loss: where it becomes linear (default: 1)"),
-    "beta": dict(type=float, metavar="B", help="smooth_l1_loss: where it becomes linear (default: 1)"),
+    "delta": dict(type=_bounded(float, -math.inf, math.inf, "a number"), metavar="D", help="huber_loss: where it becomes linear (default: 1)"),
+    "beta": dict(type=_bounded(float, -math.inf, math.inf, "a number"), metavar="B", help="smooth_l1_loss: where it becomes linear (default: 1)"),
     "input_lengths": dict(metavar="FILE", help="ctc: frames of each utterance (default: all)"),
     "target_lengths": dict(metavar="FILE", help="ctc: labels of each utterance (default: all)"),
     "blank": dict(type=_bounded(int, 0, math.inf, "a class"), metavar="C", help="ctc: class of the blank (default: 0)"),
@@ -203,18 +205,21 @@ def _parsers():
     )
     count = _bounded(int, 0, math.inf, "a count")
     evaluate.add_argument("logits", metavar="LOGITS", help="what the model put out")
-    evaluate.add_argument("targets", metavar="TARGETS", help="class indices, or class probabilities of the logits' shape")
-    evaluate.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="default: cross_entropy")
+    evaluate.add_argument(
+        "targets", metavar="TARGETS", help="class indices, class probabilities of the logits' shape, or what else the loss compares"
+    )
+    evaluate.add_argument("--loss", choices=LOSSES, default="cross_entropy", metavar="LOSS", help=f"{', '.join(LOSSES)} (default: cross_entropy)")
     for name, option in _OPTIONS.items():
         evaluate.add_argument(_flag(name), **option)
     evaluate.add_argument("--tokens", metavar="FILE", help="ctc: what to show for each class; lines of a text file, or strings in FILE.npz:NAME")
     evaluate.add_argument("--plot", metavar="FILE", help="ctc: draw the alignment of the worst utterance (.png, .pdf, .svg; needs matplotlib)")
-    evaluate.add_argument("--logits-dtype", choices=["bfloat16"], help="what two-byte values without a type are")
+    evaluate.add_argument("--logits-dtype", choices=["bfloat16"], help="what two-byte values without a type are, as np.save writes bfloat16")
     evaluate.add_argument("--worst", type=count, default=5, metavar="K", help="samples with the largest losses to show (default: 5)")
     above = _bounded(float, -math.inf, math.inf, "a number")
     evaluate.add_argument("--fail-above", type=above, metavar="X", help="exit with 1 if the mean loss is above X")
     evaluate.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
-    evaluate.add_argument("--memory", type=_size, default=64 << 20, metavar="SIZE", help="logits to hold at once, such as 64M (the default) or 1G")
+    size = _bounded(_bytes, 1, math.inf, "a size such as 64M or 1G")
+    evaluate.add_argument("--memory", type=size, default=64 << 20, metavar="SIZE", help="logits to hold at once, such as 64M (the default) or 1G")
     evaluate.add_argument("--threads", type=_bounded(int, 1, 4096, "a count of threads"), metavar="N", help="default: all this process may use")
     return parser, evaluate
 
@@ -273,10 +278,10 @@ def _figures(result, seconds):
     rows.append(("ignored", f"{result.ignored:,}") if result.infeasible is None else ("infeasible", f"{result.infeasible:,}"))
     if result.denominator != scored:
         rows.append(("sum of weights", f"{result.denominator:.8g}"))
-    rows.append(("mean loss", f"{result.mean:.8g}"))
-    if result.perplexity is not None:
+    rows.append(("mean loss", f"{result.mean:.8g}" if scored else "nothing to score"))
+    if result.perplexity is not None and scored:
         rows.append(("perplexity", f"{result.perplexity:.6g}"))
-    if result.accuracy is not None:
+    if result.accuracy is not None and scored:
         rows.append(("accuracy", f"{result.accuracy:.2%}  ({result.correct:,} of {scored:,})"))
     if result.token_error_rate is not None:
         rows.append(("token error rate", f"{result.token_error_rate:.2%}  ({result.label_errors:,} of {result.labels:,})"))

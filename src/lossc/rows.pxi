@@ -66,6 +66,8 @@ cdef cnp.ndarray sums_by_class(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t c, Py_s
 
 cdef object whole_number(object given, str name):
     """An integer of Python's, NumPy's or anyone's as Python's."""
+    if type(given) is int:
+        return given
     if not isinstance(given, (bool, np.bool_)):
         try:
             return operator.index(given)
@@ -110,7 +112,7 @@ cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis, cn
             job.n *= job.shape[e]
             e += 1
     job.ndim = e
-    if <double>job.n * <double>job.c > <double>(sys.maxsize // 8):
+    if <double>job.n * <double>job.c > <double>(PY_SSIZE_T_MAX // 8):
         raise ValueError(f"input: shape {shape_of(ax)} has more elements than can be addressed")
     row_array(&job.x, ax, code, axis, &job.xc[0])
     if op == LF_CE_PROB:
@@ -175,7 +177,7 @@ cdef int mask_array(LfArray *v, object where, tuple shape) except -1:
 
 
 def class_loss(object input, object target, object weight, object ignore_index, object reduction, object label_smoothing, object axis,
-               object where, object out, bint nll, bint focal=False, object gamma=0):
+               object where, object out, bint nll, bint focal=False, object gamma=0.0):
     """cross_entropy, nll_loss and focal_loss: see lossfast.functional."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction)
@@ -248,10 +250,12 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
     # denominator first.
     if (request is not None and mode == 1) or ao is not None or (request is not None and request.out is not None):
-        pre = job
-        merge_rows(&pre)
-        pre.rows = LABEL_ROWS
-        run_rows(&pre, &totals, True)
+        if job.ndim != 1:
+            pre = job           # 7 KB, 100 ns
+            merge_rows(&pre)
+            run_rows(&pre, &totals, True)
+        else:
+            run_rows(&job, &totals, True)
         if totals.bad >= 0:
             bad_label(totals.bad, at, positions_shape(ax, ax_axis), job.c)
         if mode == 1:
@@ -301,10 +305,7 @@ cdef double focal_exponent(object gamma) except -1:
 
 
 cdef int64_t ignored_label(object ignore_index) except? -7:
-    if type(ignore_index) is int:
-        index = ignore_index
-    else:
-        index = whole_number(ignore_index, "ignore_index")
+    index = whole_number(ignore_index, "ignore_index")
     if not -0x8000000000000000 <= index <= 0x7FFFFFFFFFFFFFFF:
         raise ValueError(f"ignore_index: expected a 64-bit integer, got {ignore_index}")
     return index
@@ -333,7 +334,7 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
             raise TypeError(f"argnums: target holds class indices here (dtype {at.dtype}), which have no gradient")
         else:
             raise ValueError(f"argnums: {name} is not an array argument of this call")
-        if g.nbytes > STREAM_BYTES:
+        if cnp.PyArray_NBYTES(g) > STREAM_BYTES:
             job.stream = 1
         grads.append(g)
     return [grads, sums]
