@@ -362,6 +362,20 @@ def test_nan_in_an_alignment(isa, C):
     assert np.isnan(lf.ctc_align(x, [[1, 2], [1, 1]], 4, 2, from_logits=True).score).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gathered_labels_and_whole_rows_have_the_same_bits(isa, rng, dtype):
+    """Few labels of 40 classes are gathered, in a batch with many labels rows are read whole."""
+    x = rng.normal(size=(90, 2, 40)).astype(dtype)
+    x[3, 0, 20:], x[50, 0, 1] = -INF, -800
+    targets, frames, lengths = rng.integers(1, 20, (2, 80)), [85, 90], [7, 80]
+    together = lf.value_and_grad(lf.ctc_loss)(x, targets, frames, lengths, reduction="none")
+    alone = lf.value_and_grad(lf.ctc_loss)(x[:, :1], targets[:1], frames[:1], lengths[:1], reduction="none")
+    np.testing.assert_array_equal(together[0][:1], alone[0])
+    np.testing.assert_array_equal(together[1][:, :1], alone[1])
+    np.testing.assert_array_equal(lf.ctc_loss(x, targets, frames, lengths, reduction="none"), together[0])
+    np.testing.assert_array_equal(lf.ctc_loss(x[:, :1], targets[:1], frames[:1], lengths[:1], reduction="none"), alone[0])
+
+
 def test_lengths_that_differ():
     with pytest.raises(ValueError, match=r"^target_lengths: expected one length for each sample, shape \(3,\), got shape \(2,\)"):
         lf.ctc_feasible([[1, 2, 3]] * 3, [3, 3, 3], [1, 2])

@@ -1,14 +1,17 @@
 /* CTC loss and gradient: from rows of logits or log-probabilities to emissions, and from occupancies to rows of gradient.
  *
- * A frame's emissions are its probabilities over a factor that is taken out, exp(x - M): M is the largest entry of the row (small C, logits) or of
- * the label columns. `shift` holds -log of the factor, so that
+ * A frame's emissions are its probabilities over a factor that is taken out, exp(x - M): M is the largest entry of the row (few classes, logits)
+ * or of the label columns. `shift` holds -log of the factor, so that
  *     loss = sum of shift - log Z        probability = emission * ratio        gradient = (probability - occupancy) * scale
  * where the probability is subtracted only if x are logits. Emissions are taken in double, also for float x. log-softmax is
  * M + log1p(S) with S the sum over all but one maximal element, so that nearly certain frames keep their relative accuracy.
  *
- * Small C: the eight frames of a block side by side in a tile [class][frame], which is also the form of the emissions; rows are read and written
- * through it. Large C: rows are read once in runs of LF_CTC_RUN, in T, and softmax written at once; later the columns of labels, whose
- * probability is known in double, are written over.
+ * Three ways to read rows, chosen by lf_ctc_measure(); log-probabilities have the same emissions in all of them:
+ *  whole     few classes: the eight frames of a block side by side in a tile [class][frame], which is also the form of the emissions; rows of
+ *            gradient are written through it
+ *  logits    many classes: rows are read once in runs of LF_CTC_RUN, in T, and softmax written at once; later the columns of labels, whose
+ *            probability is known in double, are written over
+ *  entries   log-probabilities of more classes than labels: those of labels are gathered, and the gradient is 0 elsewhere
  */
 
 #ifdef LF_T_DOUBLE
@@ -22,7 +25,7 @@ static void ctc_offsets(ptrdiff_t *off, ptrdiff_t stride, ptrdiff_t t, ptrdiff_t
         off[l] = (t + (l < frames ? l : frames - 1)) * stride;
 }
 
-/* Where the entries of label columns of a block lie (large C, log-probabilities). */
+/* Where the entries of label columns of a block lie. */
 typedef struct {
     const char *x;          /* of the sample */
     ptrdiff_t off[F], step; /* of frames and from class to class */
@@ -212,7 +215,7 @@ static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *o
         }
 }
 
-/* Block b of sample n: whole rows (small C). */
+/* Block b of sample n: whole rows. */
 static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b, double *q)
 {
     const ptrdiff_t C = j->C, t = b * F, frames = u->steps - t < F ? u->steps - t : F;
@@ -249,7 +252,7 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         ctc_bound_growth(u, b, u->classes);
 }
 
-/* Block b of samples first .. end (small C). */
+/* Block b of samples first .. end: whole rows. */
 static void ctc_short(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff_t end)
 {
     for (ptrdiff_t n = first; n < end; n++) {
@@ -291,7 +294,7 @@ static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource
     }
 }
 
-/* Block b of a sample whose label columns lie in q as they were read, from logits with M, S of each row (large C). */
+/* Block b of a sample whose label columns lie in q as they were read, from logits with M, S of each row. */
 static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const CtcSource *next, const double *M, const double *S)
 {
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;

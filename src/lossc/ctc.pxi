@@ -256,10 +256,11 @@ cdef size_t aligned(size_t size) noexcept nogil:
 
 
 cdef int ctc_threads(const LfCtcJob *job) noexcept:
-    cdef double work = <double>job.steps * job.N * job.C
+    cdef bint gathers = not job.small and not job.from_logits   # an entry takes as long as four others
+    cdef double work = 0 if gathers else <double>job.steps * job.N * job.C
     cdef Py_ssize_t n
     for n in range(job.N):
-        work += 2. * job.frames[n] * job.lengths[n]
+        work += <double>job.frames[n] * (6. * job.lengths[n] + 4 if gathers else 2. * job.lengths[n])
     return threads_for(max(job.row_tasks, 2 * job.N), 2) if work > CTC_SERIAL else 1
 
 

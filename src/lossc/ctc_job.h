@@ -19,15 +19,15 @@
 #include <stdint.h>
 
 #define LF_CTC_FRAMES 8    /* in a block: frames between two renormalisations, and the unit of storage */
-#define LF_CTC_SMALL_C 128 /* up to here whole rows are kept as probabilities, beyond the columns of labels only */
+#define LF_CTC_SMALL_C 128 /* up to here whole rows may be kept as probabilities, beyond the columns of labels only */
 #define LF_CTC_SLAB 64     /* samples in a task that reads rows */
 #define LF_CTC_SPAN 8      /* blocks of samples, at least, in a task that reads entries of labels only */
 #define LF_CTC_RUN 1024    /* classes in hand in a long row */
 
 enum { LF_CTC_READY, LF_CTC_INFEASIBLE, LF_CTC_ALIGNED };
 
-/* One sample. A pair is a blank and the label after it: pair i of S + 1, the last without label. Columns are classes (small C) or the distinct
- * classes of the labels (large C), then one of probability 0 that padding refers to. Index d is the direction: 1 reads time and labels backward. */
+/* One sample. A pair is a blank and the label after it: pair i of S + 1, the last without label. Columns are classes (whole rows) or the distinct
+ * classes of the labels, then one of probability 0 that padding refers to. Index d is the direction: 1 reads time and labels backward. */
 typedef struct {
     ptrdiff_t steps, S;     /* frames, labels */
     ptrdiff_t pairs, width; /* S + 1 rounded up; a row of stored pairs with its margins */
@@ -40,7 +40,7 @@ typedef struct {
     double *skip[2];                  /* 1 where label i - 1 may be followed by label i without a blank, else 0 */
     int32_t *reach_b[2], *reach_l[2]; /* frames needed to be in blank or label i */
     int32_t *need_b[2], *need_l[2];   /* frames needed from there to the end */
-    int32_t *classes;                 /* of columns, blank first (large C) */
+    int32_t *classes;                 /* of columns, blank first; whole rows: 1 for blank and labels, by class */
     double *q;                        /* emissions [block][column][frame]: see ctc_lattice.h */
     double *shift;                    /* by frame: -log of the factor that was taken out of the emissions */
     double *offset;                   /* by frame: what was subtracted from its entries */
@@ -69,7 +69,7 @@ typedef struct {
     double *score;                   /* with it: log-probabilities along the path, [N][steps] */
 
     /* from here on: lf_ctc_measure() and lf_ctc_plan() */
-    int small;
+    int small;            /* rows are read whole, see takes_rows() */
     ptrdiff_t slab, span; /* samples and blocks in a row task */
     ptrdiff_t row_tasks;
     size_t plan_bytes, lattice_bytes, row_bytes;

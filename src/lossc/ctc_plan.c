@@ -54,13 +54,23 @@ static void take_sample(CtcRegion *r, const LfCtcJob *j, LfCtcSample *u)
 /* What one long row of C classes is worked on in: for each run two numbers and its exponentials. */
 size_t lf_ctc_row_bytes(ptrdiff_t C) { return (size_t)(C / LF_CTC_RUN + 1) * (LF_CTC_RUN + 2) * sizeof(double); }
 
+/* Whether rows are to be read whole: of log-probabilities only labels count, which are gathered if that takes in less than the classes do; with
+ * gradient, if it takes in half of them. The search of an alignment reads few rows. */
+static int takes_rows(const LfCtcJob *j)
+{
+    double classes = (double)j->N * (double)j->C, columns = 0;
+    for (ptrdiff_t n = 0; n < j->N; n++)
+        columns += (double)j->lengths[n] + 1;
+    return j->C <= LF_CTC_SMALL_C && (j->from_logits || j->path || classes <= columns * (j->g ? 2 : 1));
+}
+
 /* Sizes, from the shape, the lengths and from_logits. Returns 0 if they exceed the address space. */
 int lf_ctc_measure(LfCtcJob *j)
 {
     CtcRegion plan = {NULL, 0};
     size_t lattice = 0;
     int huge = j->C >= INT32_MAX / LF_CTC_FRAMES;
-    j->small = j->C <= LF_CTC_SMALL_C;
+    j->small = takes_rows(j);
     j->slab = j->N < LF_CTC_SLAB ? j->N : LF_CTC_SLAB;
     j->span = j->small || j->from_logits || !j->N ? 1 : quotient(LF_CTC_SPAN, j->slab);
     j->row_tasks = j->N ? quotient(j->N, j->slab) * quotient(j->steps, j->span * LF_CTC_FRAMES) : 0;
