@@ -106,6 +106,10 @@ def ctc_feasible(targets, input_lengths, target_lengths):
     IndexError, TypeError, ValueError
         If a class index is negative, or a dtype, shape or length does not fit.
 
+    References
+    ----------
+    A. Graves et al., "Connectionist temporal classification", ICML 2006.
+
     Examples
     --------
     >>> import lossfast as lf
@@ -134,6 +138,10 @@ def ctc_posteriors(log_probs, targets, input_lengths, target_lengths, blank=0, *
     ------
     IndexError, TypeError, ValueError
         As `ctc_loss`.
+
+    References
+    ----------
+    A. Graves et al., "Connectionist temporal classification", ICML 2006, equations 10 to 14.
 
     Examples
     --------
@@ -192,6 +200,11 @@ def ctc_align(log_probs, targets, input_lengths, target_lengths, blank=0, *, fro
     -----
     The path is the optimum of float64 arithmetic, whatever the dtype. Of equal paths the one that stays longest in its states is taken.
 
+    References
+    ----------
+    torchaudio.functional.forced_align, merge_tokens; A. Viterbi, "Error bounds for convolutional codes and an asymptotically optimum decoding
+    algorithm", IEEE Trans. Inf. Theory 13 (1967).
+
     Examples
     --------
     >>> import numpy as np
@@ -234,6 +247,10 @@ def ctc_greedy_decode(log_probs, input_lengths=None, blank=0, *, from_logits=Fal
     ------
     TypeError, ValueError
         If a dtype, shape or length does not fit.
+
+    References
+    ----------
+    A. Graves et al., "Connectionist temporal classification", ICML 2006, section 3.2, best path decoding.
 
     Examples
     --------
@@ -358,6 +375,10 @@ def edit_distance(hypotheses, references, hypothesis_lengths=None, reference_len
     TypeError, ValueError
         If tokens are no integers, or shapes or lengths do not fit.
 
+    References
+    ----------
+    V. I. Levenshtein, "Binary codes capable of correcting deletions, insertions, and reversals", Soviet Physics Doklady 10 (1966).
+
     Examples
     --------
     >>> import lossfast as lf
@@ -387,6 +408,10 @@ def token_error_rate(hypotheses, references, hypothesis_lengths=None, reference_
     ------
     TypeError, ValueError
         As `edit_distance`.
+
+    Notes
+    -----
+    Of characters it is the character error rate, of words the word error rate.
 
     Examples
     --------
