@@ -87,8 +87,8 @@ cdef class VectorLoss:
     def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=()):
         cdef Request request = take_request()
         cdef int mode = reduction_code(reduction), q, d, e = 0, k = 0, ndim
-        cdef list arrays = [as_array(v, name) for v, name in zip(vectors, self.args)], grads = []
-        cdef cnp.ndarray ax = arrays[0], at = None, am = None, au = None, ao = None, aw = None, g
+        cdef list arrays = [], grads = []
+        cdef cnp.ndarray ax = as_array(vectors[0], self.args[0]), at = None, am = None, au = None, ao = None, aw = None, g
         cdef bint wide = False
         cdef bint over[64]
         cdef LfVectorJob job
@@ -99,6 +99,7 @@ cdef class VectorLoss:
         if ndim == 0:
             raise ValueError(f"{self.args[0]}: expected at least one dimension, got a 0-dimensional array")
         for q in range(self.inputs):
+            arrays.append(as_array(vectors[q], self.args[q]) if q else ax)
             if not has_shape(arrays[q], whole):
                 raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {whole}, got {shape_of(arrays[q])}")
             wide = wide or widens(vectors[q], arrays[q], q == 0)
@@ -204,11 +205,10 @@ cdef class VectorLoss:
         return request.outcome(result, tuple(grads))
 
     cdef double parameter(self, int i, object given) except? -1e300:
-        cdef double value, least, largest
-        name, least, largest, expected = self.limits[i]
-        value = number(given, name)
-        if not least <= value <= largest:
-            raise ValueError(f"{name}: expected {expected}, got {given!r}")
+        cdef tuple limit = self.limits[i]
+        cdef double value = number(given, limit[0])
+        if not <double>limit[1] <= value <= <double>limit[2]:
+            raise ValueError(f"{limit[0]}: expected {limit[3]}, got {given!r}")
         return value
 
     cdef int bind_label(self, LfVectorJob *job, cnp.ndarray at, tuple shape, bint *over) except -1:
