@@ -33,6 +33,23 @@ static double decode_row(const LfCtcDecode *j, ptrdiff_t n, ptrdiff_t t, double 
     return top;
 }
 
+/* The first class whose entry is `top`; C if there is none. */
+static ptrdiff_t decode_find(const double *row, ptrdiff_t C, double top)
+{
+    ptrdiff_t c = 0;
+    for (; c + 2 * LF_LANES <= C; c += LF_LANES) { /* in short rows it does not pay */
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (int l = 0; l < LF_LANES; l++)
+            any |= row[c + l] == top;
+        if (any)
+            break;
+    }
+    while (c < C && row[c] != top)
+        c++;
+    return c;
+}
+
 static void ctc_greedy(const LfCtcDecode *j, ptrdiff_t n, char *memory)
 {
     double *row = (double *)memory, score = 0, lse;
@@ -40,9 +57,7 @@ static void ctc_greedy(const LfCtcDecode *j, ptrdiff_t n, char *memory)
     ptrdiff_t last = j->blank, length = 0;
     for (ptrdiff_t t = 0; t < j->frames[n]; t++) {
         const double top = decode_row(j, n, t, row, &lse);
-        ptrdiff_t c = 0;
-        while (c < j->C && row[c] != top)
-            c++;
+        ptrdiff_t c = decode_find(row, j->C, top);
         if (c == j->C)
             c = j->blank; /* a row of NaN */
         if (c != j->blank && c != last)
