@@ -31,8 +31,10 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
     }
     if (stride == 0 && n > 1) {
         NAME(lf_load)(dst, src, dtype, lf_itemsize(dtype), 1);
+        const T v = dst[0];
+#pragma omp simd
         for (ptrdiff_t i = 1; i < n; i++)
-            dst[i] = dst[0];
+            dst[i] = v;
         return;
     }
     if (stride != lf_itemsize(dtype) && dtype == T_DTYPE) {
@@ -51,6 +53,8 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
 #ifdef LF_T_FLOAT
     if (dtype == LF_F16 || dtype == LF_BF16) {
         ptrdiff_t done = lf_half_run_to_f32(dst, src, dtype, n);
+        if (done >= 16 && done < n) /* the last of them with some before them again */
+            done = n - 16 + lf_half_run_to_f32(dst + n - 16, src + 2 * (n - 16), dtype, 16);
         dst += done, src += 2 * done, n -= done;
     }
 #endif
@@ -279,6 +283,32 @@ void NAME(lf_tile_to_rows)(char *dst, ptrdiff_t step, const T *restrict tile, pt
     }
 }
 
+#ifdef LF_T_FLOAT
+/* Rows of halves: two neighbours of a row move as one float, of which the first is the lower half, and part afterwards. */
+static void lf_halves_to_tile(float *restrict tile, ptrdiff_t W, const char *src, int dtype, ptrdiff_t step, ptrdiff_t n, ptrdiff_t C)
+{
+    enum { LANES = 256, PAIRS = 16, APART = LANES + 16 }; /* not a power of two apart: those meet in one set of the cache */
+    float part[PAIRS * APART];
+    uint16_t half[2][LANES];
+    for (ptrdiff_t l = 0; l < n; l += LANES)
+        for (ptrdiff_t c = 0; c < C / 2; c += PAIRS) {
+            const ptrdiff_t lanes = n - l < LANES ? n - l : LANES, pairs = C / 2 - c < PAIRS ? C / 2 - c : PAIRS;
+            lf_rows_to_tile_f32(part, APART, src + l * step + 4 * c, step, lanes, pairs);
+            for (ptrdiff_t k = 0; k < pairs; k++) {
+                const lf_u32_u *both = (const void *)(part + k * APART);
+                float *to = tile + 2 * (c + k) * W + l;
+#pragma omp simd
+                for (ptrdiff_t i = 0; i < lanes; i++)
+                    half[0][i] = (uint16_t)both[i], half[1][i] = (uint16_t)(both[i] >> 16);
+                for (int q = 0; q < 2; q++)
+                    lf_load_f32(to + q * W, (const char *)half[q], dtype, 2, lanes);
+            }
+        }
+    if (C % 2)
+        lf_halves_to_tile(tile + (C - 2) * W, W, src + 2 * (C - 2), dtype, step, n, 2);
+}
+#endif
+
 /* ---- tiles -------------------------------------------------------------------------------------------------------------------------- */
 
 /* Lie the positions of a tile nearer to one another than its classes? Then it is moved class by class. */
@@ -292,6 +322,10 @@ void NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtyp
             NAME(lf_load)(tile + c * W, src + c * cstride, dtype, step, n);
     } else if (cstride == item && dtype == T_DTYPE) {
         NAME(lf_rows_to_tile)(tile, W, src, step, n, C);
+#ifdef LF_T_FLOAT
+    } else if (cstride == item && dtype <= LF_BF16 && C >= 2 * SEG && (step != C * item || C > LF_SUBTILE)) {
+        lf_halves_to_tile(tile, W, src, dtype, step, n, C);
+#endif
     } else {
         const int whole = step == C * item && cstride == item && C <= LF_SUBTILE; /* all rows are one run */
         T part[LF_SUBTILE * LF_SUBTILE];
