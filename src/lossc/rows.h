@@ -138,6 +138,11 @@ typedef struct {
     ptrdiff_t first, n; /* positions first .. first + n */
 } NAME(Rows);
 
+#ifndef LF_T_FLOAT
+/* Lanes 0 to 15 in the order in which lf_half_lane_sum's tree is added up with few sums in hand: b with its bits reversed. */
+static inline int lf_tree_lane(int b) { return (b & 1) << 3 | (b & 2) << 1 | (b & 4) >> 1 | b >> 3; }
+#endif
+
 /* LF_RAW: the dtype in which runs of an array are read by run_extent and run_sum */
 #undef LF_RAW
 #if defined LF_T_FLOAT && defined __AVX512F__
@@ -281,6 +286,46 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes
         const double f = r->f[at + l];
         r->s[at + l] = s[l] * f + (double)((COUNT)(classes + (classes & 1)) - other[l] - 1);
     }
+}
+
+/* S of a group's rows of a tile of one run, to the bit as run_sum adds them up. */
+static void NAME(group_lanes)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e, int words)
+{
+    double part[5][LF_GROUP];
+    T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
+    COUNT other[LF_GROUP] = {0};
+    ptrdiff_t steps = 0;
+    for (int l = 0; l < LF_GROUP; l++)
+        nothing[l] = -INFINITY;
+    memcpy(top, r->top + at, sizeof top);
+    memcpy(magic, r->magic + at, sizeof magic);
+    memcpy(floor, r->floor + at, sizeof floor);
+    for (int b = 0, k = 0; b < LF_LANES / 2; b++, k = 0) {
+        double s[LF_GROUP] = {0};
+        for (ptrdiff_t c = lf_tree_lane(b); c < classes; c += LF_LANES, steps += 2) {
+            const ptrdiff_t d = c + LF_LANES / 2;
+            const T *v = x + c * ld, *w = d < classes ? x + d * ld : nothing;
+            T *ev = e ? e + c * ld : spare, *ew = e && d < classes ? e + d * ld : spare;
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++) {
+                const T y = NAME(row_exp)(v[l], magic[l], floor[l]), z = NAME(row_exp)(w[l], magic[l], floor[l]);
+                pair[l] = NAME(row_other)(y, v[l], top[l]) + NAME(row_other)(z, w[l], top[l]);
+                other[l] += NAME(row_counts)(v[l], top[l]) + NAME(row_counts)(w[l], top[l]);
+                ev[l] = y, ew[l] = z;
+            }
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                s[l] += pair[l];
+        }
+        for (; b >> k & 1; k++)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                s[l] += part[k][l];
+        memcpy(part[k], s, sizeof s);
+    }
+#pragma omp simd
+    for (int l = 0; l < LF_GROUP; l++)
+        r->s[at + l] = r->f[at + l] * part[4][l] + (double)((COUNT)steps - other[l] - 1);
 }
 
 #endif
@@ -615,7 +660,7 @@ static void NAME(group_rows)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, T 
 }
 
 /* ... of a tile, and its far rows shifted */
-static void NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+static int NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
 {
     T m[LF_GROUP];
     for (int l = 0; l < LF_GROUP; l++)
@@ -629,6 +674,7 @@ static void NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r
     for (ptrdiff_t c = 0; far && c < classes; c++)
         for (int l = 0; l < LF_GROUP; l++)
             x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
+    return far;
 }
 
 static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
@@ -885,6 +931,15 @@ static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 
     r->loss[l] = m + lf_log1p_f64(lf_lane_sum(s) + lf_lane_sum(ties));
 }
 #endif
+
+static void NAME(rows_near)(const LfRowJob *j, NAME(Rows) * r)
+{
+#ifdef LF_T_FLOAT
+    for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
+        if (sum_is_near(r, l))
+            row_sum_again(j, r, l);
+#endif
+}
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 {
@@ -1203,11 +1258,7 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
             NAME(row_stats)(j, r, l);
         }
         NAME(rows_finish)(j, r);
-#ifdef LF_T_FLOAT
-        for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
-            if (sum_is_near(r, l))
-                row_sum_again(j, r, l);
-#endif
+        NAME(rows_near)(j, r);
         if (second) {
             NAME(rows_coefficients)(j, r);
             if (gw)
@@ -1225,6 +1276,78 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
 }
 
 #define T_ROOM (LF_ROOM / (ptrdiff_t)sizeof(T))
+
+/* Rows of one run whose positions lie nearer to one another than their classes are worked on side by side too, with the bits of rows that do not: where
+ * the second pass sums nothing. How many at once: 0 if they are not. */
+static ptrdiff_t NAME(planes_fit)(const LfRowJob *j)
+{
+    const int sums = NAME(row_spread)(j) || j->gw || j->gt.data || j->op == LF_NLL || (j->op == LF_SOFTMAX && j->gx.data);
+    const ptrdiff_t fit = j->c > LF_SMALL_C ? T_ROOM / 2 / j->c - LF_GROUP : 0;
+    return sums || j->c > LF_RUN || !NAME(planes)(j, &j->x, j->xc) || j->n < LF_GROUP ? 0 : fit < LF_W ? fit & -LF_GROUP : LF_W;
+}
+
+/* S and, of x or e, what the second pass writes. */
+static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, T *e)
+{
+    const int index = j->op == LF_CE_INDEX, words = LF_RAW(j->x.dtype) == LF_BF16;
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
+        const int far = NAME(tile_ref)(x + at, ld, j->c, r, at);
+        double s[LF_GROUP];
+        NAME(group_lanes)(x + at, ld, j->c, r, at, e ? e + at : NULL, words);
+        memcpy(s, r->s + at, sizeof s);
+        if (far && words) /* what is left of far rows is no bfloat16 */
+            NAME(group_lanes)(x + at, ld, j->c, r, at, e ? e + at : NULL, 0);
+        for (ptrdiff_t l = 0; far && words && l < LF_GROUP; l++)
+            r->s[at + l] = NAME(row_far)(r->m[at + l]) ? r->s[at + l] : s[l];
+        for (ptrdiff_t l = at; index && l < at + LF_GROUP; l++)
+            r->xt[l] = l < r->n && r->label[l] >= 0 ? x[r->label[l] * ld + l] : 0;
+        if (index)
+            NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);
+    }
+}
+
+static void NAME(planes_emit)(const LfRowJob *j, const NAME(Rows) * r, T *x, ptrdiff_t ld, T *e)
+{
+    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
+    const int log = j->op == LF_LOG_SOFTMAX, soft = j->op == LF_SOFTMAX;
+    T factor[LF_W], sure[LF_W];
+    for (ptrdiff_t l = 0; l < n; l++)
+        factor[l] = soft ? 1 : r->kmass[l], sure[l] = soft && r->q[l] < T_EPS / 4 ? (T)0.5 : 2; /* what is 1 but for rounding */
+    for (ptrdiff_t c = 0; c < j->c; c++) {
+        T *v = x + c * ld, *o = e + c * ld;
+        if (log)
+            NAME(emit_log_softmax)(v, v, n, r->top, r->tdelta, 1);
+        else
+#pragma omp simd
+            for (ptrdiff_t l = 0; l < n; l++) {
+                const T g = o[l] * r->pf[l] * factor[l];
+                o[l] = soft & (g > sure[l]) ? 1 : g;
+            }
+    }
+    for (ptrdiff_t l = 0; !soft && !log && l < r->n; l++)
+        if (r->label[l] < 0)
+            for (ptrdiff_t c = 0; c < j->c; c++)
+                e[c * ld + l] = 0;
+        else if (j->op == LF_CE_INDEX)
+            e[r->label[l] * ld + l] = r->patch[l];
+    NAME(tile_out)(j, soft || log ? &j->out : &j->gx, soft || log ? j->oc : j->gxc, r->first, r->n, log ? x : e, ld);
+}
+
+LF_CALLED NAME(planes_work)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t ld, T *room)
+{
+    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, second = j->gx.data || whole;
+    T *e = room + T_ROOM / 2;
+    NAME(tile_in)(j, &j->x, j->xc, r->first, r->n, 0, j->c, room, ld);
+    NAME(planes_stats)(j, r, room, ld, second && j->op != LF_LOG_SOFTMAX ? e : NULL);
+    NAME(rows_finish)(j, r);
+    NAME(rows_near)(j, r);
+    if (second) {
+        NAME(rows_coefficients)(j, r);
+        NAME(planes_emit)(j, r, room, ld, e);
+    }
+    if (j->out.data && !whole)
+        NAME(rows_out)(j, r);
+}
 
 /* Those of x, t, out, gx and gt that are packed, since their classes do not follow one another, by bits. */
 static int NAME(rows_apart)(const LfRowJob *j)
@@ -1371,7 +1494,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     const ptrdiff_t share = (T_ROOM - LF_W * LF_LANES) / ((j->c <= LF_RUN) + __builtin_popcount(packed) + !packed);
     const ptrdiff_t part = share < LF_GROUP_ELEMENTS ? share : LF_GROUP_ELEMENTS;
     const int apart = packed && packed != 1 << 1 && j->c <= part ? packed : 0; /* labels' probabilities alone are not worth it */
-    const ptrdiff_t fit = small ? LF_W : (apart ? part : LF_GROUP_ELEMENTS) / j->c;
+    const ptrdiff_t planes = NAME(planes_fit)(j), fit = small ? LF_W : planes ? planes : (apart ? part : LF_GROUP_ELEMENTS) / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     const int strips = j->op != LF_NLL && NAME(strip_fits)(j, &j->x, j->xc);
     const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / 2 / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
@@ -1407,13 +1530,16 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
             NAME(nll_work)(j, &r, gw, gw_mass);
-        else if (apart) {
+        else if (apart || planes) {
             const ptrdiff_t rows = end - i - group < group ? end - i - group : group;
             if (rows > 0 && NAME(planes)(j, &j->x, j->xc))
                 NAME(strip_fetch)(j, &j->x, j->xc, i + group, rows, 0, j->c);
             if (last && !j->stream && NAME(planes)(j, last, stride))
                 NAME(strip_fetch)(j, last, stride, i, r.n, 0, j->c);
-            NAME(rows_work_apart)(j, &r, apart, part, room, gw, gw_mass);
+            if (planes)
+                NAME(planes_work)(j, &r, planes + LF_GROUP, room);
+            else
+                NAME(rows_work_apart)(j, &r, apart, part, room, gw, gw_mass);
         } else
             NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
         if (n > 0)

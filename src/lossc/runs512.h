@@ -261,5 +261,45 @@ static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t class
         _mm512_storeu_pd(r->s + at + 8 * h, _mm512_fmsub_pd(s[h], _mm512_loadu_pd(r->f + at + 8 * h), count));
     }
 }
+
+/* S of a group's rows of a tile of one run, to the bit as run_sum adds them up: `words`, in the order of bfloat16. */
+static void group_lanes_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at, float *e, int words)
+{
+    const __m512 top = _mm512_loadu_ps(r->top + at), magic = _mm512_loadu_ps(r->magic + at), floor = _mm512_loadu_ps(r->floor + at);
+    __m512d part[5][2];
+    __m512i ties = _mm512_set1_epi32(-1);
+    for (int b = 0; b < 16; b++) {
+        const int lane = lf_tree_lane(b);
+        int k = 0;
+        __m512d s[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+        for (ptrdiff_t q = 0; q < classes; q += LF_QUAD) {
+            __m512 y[4];
+            LF_EACH4
+            {
+                const ptrdiff_t c = q + (words ? 32 * (k / 2) + 2 * lane + k % 2 : 16 * k + lane);
+                y[k] = _mm512_setzero_ps();
+                if (c < classes) {
+                    y[k] = _mm512_loadu_ps(x + c * ld);
+                    const __mmask16 other = _mm512_cmp_ps_mask(y[k], top, _CMP_NEQ_UQ);
+                    ties = _mm512_mask_sub_epi32(ties, ~other, ties, _mm512_set1_epi32(-1));
+                    lf_exp_table16(y + k, 1, magic, floor, 0);
+                    if (e)
+                        _mm512_storeu_ps(e + c * ld, y[k]);
+                    y[k] = _mm512_maskz_mov_ps(other, y[k]);
+                }
+            }
+            const __m512 sum = _mm512_add_ps(_mm512_add_ps(y[0], y[1]), _mm512_add_ps(y[2], y[3]));
+            s[0] = _mm512_add_pd(s[0], _mm512_cvtps_pd(_mm512_castps512_ps256(sum)));
+            s[1] = _mm512_add_pd(s[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
+        }
+        for (; b >> k & 1; k++)
+            s[0] = _mm512_add_pd(s[0], part[k][0]), s[1] = _mm512_add_pd(s[1], part[k][1]);
+        part[k][0] = s[0], part[k][1] = s[1];
+    }
+    for (int h = 0; h < 2; h++) {
+        const __m512d count = _mm512_cvtepi32_pd(h ? _mm512_extracti32x8_epi32(ties, 1) : _mm512_castsi512_si256(ties));
+        _mm512_storeu_pd(r->s + at + 8 * h, _mm512_fmadd_pd(part[4][h], _mm512_loadu_pd(r->f + at + 8 * h), count));
+    }
+}
 #undef LF_QUAD
 #undef LF_EACH4
