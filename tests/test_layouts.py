@@ -124,6 +124,8 @@ def test_planes_of_many_classes(isa, shape, dtype, rng):
     """Rows that are packed before they are worked on: planes, inputs with gaps and outputs of another layout, as contiguous rows."""
     make = lambda: rng.normal(0, 3, shape).astype(DTYPES[dtype])  # noqa: E731
     planes, upstream, classes = make(), make(), shape[1]
+    planes[0, :, 2] -= 300  # rows that are shifted first
+    planes[0, :2, 1] = 400
     rows, upstream_rows = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (planes, upstream))
     y = rng.integers(0, classes, (shape[0], *shape[2:]))
     y.flat[3] = -100

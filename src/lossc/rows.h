@@ -13,7 +13,7 @@
  * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout; where
  * positions lie nearer to one another than classes, many such tiles are copied in and out at once, class by class (a cache holds few lines that
  * are a power of two apart). Larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice between
- * these two depends on C only.
+ * these two orders depends on C only: rows of one run whose positions lie nearer to one another lie in a tile too, and are added up as if they did not.
  * Order: two terms (long float rows on AVX-512: four) are added in T, then everything in double, in an order fixed by C.
  */
 
