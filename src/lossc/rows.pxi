@@ -45,9 +45,10 @@ cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
 cdef Py_ssize_t rows_per_block(Py_ssize_t c) noexcept:
-    """Whole tiles, or vectors where a tile does not fit; for small C no more than a strip holds."""
-    cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1), whole = LF_W if rows >= LF_W else 16
-    rows -= rows % whole if rows > whole else 0
+    """Whole tiles for small C, no more than a strip holds."""
+    cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1)
+    if c <= LF_SMALL_C:
+        rows = rows // LF_W * LF_W
     return rows if rows > 0 else 1
 
 
