@@ -338,14 +338,16 @@ def test_mean_of_equal_terms(isa, name):
 
 
 FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
-    "log": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=0), np.log, 1.4, (1e-37, 1e38), "0x1.70681ep+11"),
+    "log": (lambda x: -F.binary_cross_entropy(x, 0 * x + 1), np.log, 1.13, (1e-37, 1), "0x1.3de48p-1"),
+    "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.6, (1e-18, 1e19), "0x1.941cc4p-1"),
     "exp": (lambda x: F.poisson_nll_loss(x, 0 * x), np.exp, 1.04, (-87, 88), "-0x1.76642ep+2"),
+    "exp of negative": (lambda x: F.binary_cross_entropy_with_logits(x, 0 * x), lambda x: np.log1p(np.exp(x)), 1.39, (-87, -17), "-0x1.5bb83ep+6"),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS_OF_SUMS)
 def test_functions_of_sums(isa, name):
-    """The logarithm of elementwise.h's elem_logs and the exponential of vmath.h's lf_exp_sum, as sums show them."""
+    """elementwise.h's elem_logs and elem_exps, and vmath.h's lf_exp_sum, as sums show them."""
     mean, function, bound, (low, high), worst = FUNCTIONS_OF_SUMS[name]
     rng, tail = generator("functions of sums", name), np.arange(1, 100) * np.float32(2**-20)
     wide = 10 ** rng.uniform(-37, 38, 1000) if name == "log" else rng.uniform(low, high, 1000)

@@ -67,7 +67,7 @@ static void elem_unless_finite(const LfElemJob *j, ptrdiff_t b)
 #define T_HALVES /* sums read halves as they are */
 #endif
 #if defined __AVX512F__
-#define T_LOGS /* of sums, by tables in registers */
+#define T_TABLES /* of sums' functions, in registers */
 #endif
 #include "vmath.h"
 #include "formulas.h"

@@ -7,9 +7,11 @@
  *   terms of 'none'.
  * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a block
  *   comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
- * Logarithms: log_a and log_b, of a and b, come from elem_logs, a group at a time, for floats on AVX-512; elsewhere such sums take v. With LF_PRODUCT
- *   a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm once a run. A mean
- *   of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
+ * Functions of a and b in s are taken a group at a time, for floats on AVX-512 by tables in registers: f_a = exp(a) or log(a), f_b = log(b) or b/a.
+ *   Elsewhere sums that need logarithms take v. With LF_RATIO a pair shares one logarithm and one division:
+ *   log a + log a' = log P + e/P, P = a a' rounded, e what that drops; b/a + b'/a' = (b a' + b' a)/P.
+ * Products: with LF_PRODUCT a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm
+ *   once a run. A mean of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
  * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack; sums of transposed arrays take
@@ -27,7 +29,7 @@ _Static_assert(LF_ELEM_BLOCK / T_SUMS <= 512, "products of as many factors up to
 #define T_FACTOR(t, l) t[l]
 #endif
 
-typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p, T log_a, T log_b);
+typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p, T f_a, T f_b);
 typedef void (*NAME(Loop))(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
 
 /* The group from element i on, a multiple of T_LANES: where it is if its dtype is T's, else converted, in registers where they suffice. */
@@ -42,11 +44,11 @@ static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t 
     return (const T *)array + i;
 }
 
-/* Logarithms of a group for sums; of 0 a number below -100, of negative numbers NaN. By intrinsics, 5 cycles for 16: kl_div's sum takes 13 and not
- * 29. Max error 1.40 ulp, at 0x1.70681ep+11, of all floats; tests/test_accuracy.py: test_functions_of_sums. */
-static inline void NAME(elem_logs)(T *x)
+/* Logarithms of n numbers for sums: -inf of 0, NaN of negative numbers. By intrinsics, 5 cycles for 16: kl_div's sum takes 13 and not 29. Max error
+ * 1.40 ulp, at 0x1.70681ep+11, of all floats; 1.60, at 0x1.941cc4p-1, of two equal ones by LF_RATIO; test_functions_of_sums. */
+static inline void NAME(elem_logs)(T *x, int n)
 {
-#ifdef T_LOGS
+#ifdef T_TABLES
     /* x = 2^e m, j/16 <= m - 1 < (j + 1)/16, r = c m - 1: log x = (e ln2 - log c) + log(1 + r). Beside 1 the first is 0 and r exact. c are chosen so
      * that the first is a float to within 2^-36, for e = 0 or, from j = 8 on, -1. */
     static const float c[16] = {0x1p+0f,        0x1.d43636p-1f, 0x1.baac5p-1f,  0x1.a42dbp-1f, 0x1.8f9708p-1f, 0x1.7d2536p-1f,
@@ -57,12 +59,11 @@ static inline void NAME(elem_logs)(T *x)
                                           0x1.278962p-1f, 0x1.39542ap-1f, 0x1.4a4b3ap-1f, 0x1.62e43p-1f};
     const __m512 table = _mm512_loadu_ps(c), logs = _mm512_loadu_ps(minus_log_c);
 #pragma GCC unroll 2
-    for (int l = 0; l < T_LANES; l += 16) {
+    for (int l = 0; l < n; l += 16) {
         const __m512 u = _mm512_loadu_ps(x + l), m = _mm512_getmant_ps(u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
-        const __m512 e = _mm512_max_ps(_mm512_set1_ps(-200), _mm512_getexp_ps(u));
         const __m512i j = _mm512_srli_epi32(_mm512_castps_si512(m), 19);
         const __m512 r = _mm512_fmsub_ps(m, _mm512_permutexvar_ps(j, table), _mm512_set1_ps(1));
-        const __m512 a = _mm512_fmadd_ps(e, _mm512_set1_ps(0x1.62e43p-1f), _mm512_permutexvar_ps(j, logs));
+        const __m512 a = _mm512_fmadd_ps(_mm512_getexp_ps(u), _mm512_set1_ps(0x1.62e43p-1f), _mm512_permutexvar_ps(j, logs));
         __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.81a786p-3f), _mm512_set1_ps(-0x1.000ddcp-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(0x1.555850p-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(-0.5f));
@@ -71,20 +72,67 @@ static inline void NAME(elem_logs)(T *x)
 #endif
 }
 
-/* The ways of sums that there are: without elem_logs no such. */
+/* Exponentials of a group for sums, none positive: as lf_exp_sum, but 0 or up to 2^-126 below -87.3. Max error 1.00 ulp down to -60, 1.39 at
+ * -0x1.5bb83ep+6. */
+static inline void NAME(elem_exps)(T *x)
+{
+#ifdef T_TABLES
+    /* x = (n/16) ln2 + r, j = n mod 16: exp x = 2^(n/16) + 2^(n/16) (exp r - 1); the bits of 2^(n/16) are those of 2^(j/16), less j 2^19, plus
+     * n 2^19, held where they are those of 0. */
+    static const uint32_t roots[16] = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+                                       0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+    const __m512i table = _mm512_loadu_si512(roots), magic = _mm512_set1_epi32(0x4b400000);
+#pragma GCC unroll 2
+    for (int l = 0; l < T_LANES; l += 16) {
+        const __m512 u = _mm512_loadu_ps(x + l), s = _mm512_fmadd_ps(u, _mm512_set1_ps(0x1.715476p+4f), _mm512_castsi512_ps(magic));
+        const __m512 n = _mm512_sub_ps(s, _mm512_castsi512_ps(magic));
+        const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-0x1.05c61p-33f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e43p-5f), u));
+        const __m512i k = _mm512_max_epi32(_mm512_castps_si512(s), _mm512_set1_epi32(0x4b400000 - 127 * 16));
+        const __m512i bits = _mm512_add_epi32(_mm512_permutexvar_epi32(k, table), _mm512_slli_epi32(k, 19));
+        const __m512 power = _mm512_castsi512_ps(bits);
+        __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.55559ap-3f), _mm512_set1_ps(0x1.00021ep-1f));
+        q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(1));
+        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(_mm512_mul_ps(power, r), q, power));
+    }
+#else
+#pragma omp simd
+    for (I l = 0; l < T_LANES; l++)
+        x[l] = NAME(lf_exp_sum)(x[l]);
+#endif
+}
+
+/* f_a and f_b of a group, from a and b in their places. */
+static inline void NAME(elem_functions)(I quick, T *a, T *b)
+{
+    if (quick & LF_RATIO)
+#pragma omp simd
+        for (int l = 0; l < T_LANES / 2; l++) {
+            const T u = a[l], v = a[l + T_LANES / 2], product = u * v;
+            b[l] = (b[l] * v + (b[l + T_LANES / 2] * u + NAME(lf_product_error)(u, v, product))) / product;
+            a[l] = product, a[l + T_LANES / 2] = b[l + T_LANES / 2] = 0;
+        }
+    if (quick & LF_LOG_A)
+        NAME(elem_logs)(a, quick & LF_RATIO ? T_LANES / 2 : T_LANES);
+    if (quick & LF_LOG_B)
+        NAME(elem_logs)(b, T_LANES);
+    if (quick & LF_EXP_A)
+        NAME(elem_exps)(a);
+}
+
+/* The ways of sums that there are: without elem_logs none that need them. */
 static inline I NAME(elem_quick)(I quick)
 {
-#ifdef T_LOGS
+#ifdef T_TABLES
     return quick;
 #else
     return quick & (LF_LOG_A | LF_LOG_B) ? 0 : quick;
 #endif
 }
 
-/* The one loop, over whole groups, or halves of them where nothing is summed. `want` and `dtype` are constants wherever this is inlined, so each
- * loop below holds only what it asks for. */
-static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param, ptrdiff_t n, T k,
-                              T *const *out, double *acc, I *bad)
+/* The one loop, over whole groups, or halves of them where nothing is summed. `inputs`, `want` and `dtype` are constants wherever this is inlined,
+ * so each loop below holds only what it asks for. */
+static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param,
+                              ptrdiff_t n, T k, T *const *out, double *acc, I *bad)
 {
     T p[2 * LF_PARAMS];
     memcpy(p, param, sizeof p);
@@ -98,22 +146,20 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
     for (ptrdiff_t i = 0; i < n; i += lanes) {
         T v[T_LANES], t[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
         const T *x = NAME(elem_group)(xs, dtype, i, gx), *y = NAME(elem_group)(ys, dtype, i, gy), *z = NAME(elem_group)(zs, dtype, i, gz);
-        T log_a[T_LANES], log_b[T_LANES];
-        if (quick & LF_LOG_A) {
+        T f_a[T_LANES], f_b[T_LANES];
+        for (int q = 0; dtype != T_CODE && q < inputs; q++)
+            __builtin_prefetch((const char *)(q == 0 ? xs : q == 1 ? ys : zs) + 2 * i + LF_HALF_AHEAD, 0, 2);
+        if (quick & (LF_LOG_A | LF_LOG_B | LF_EXP_A)) {
 #pragma omp simd
-            for (I l = 0; l < T_LANES; l++)
-                log_a[l] = f(x[l], y[l], z[l], p, 0, 0).a;
-            NAME(elem_logs)(log_a);
-        }
-        if (quick & LF_LOG_B) {
-#pragma omp simd
-            for (I l = 0; l < T_LANES; l++)
-                log_b[l] = f(x[l], y[l], z[l], p, 0, 0).b;
-            NAME(elem_logs)(log_b);
+            for (I l = 0; l < T_LANES; l++) {
+                const NAME(VG) r = f(x[l], y[l], z[l], p, 0, 0);
+                f_a[l] = r.a, f_b[l] = r.b;
+            }
+            NAME(elem_functions)(quick, f_a, f_b);
         }
 #pragma omp simd
         for (I l = 0; l < lanes; l++) {
-            const NAME(VG) r = f(x[l], y[l], z[l], p, quick & LF_LOG_A ? log_a[l] : 0, quick & LF_LOG_B ? log_b[l] : 0);
+            const NAME(VG) r = f(x[l], y[l], z[l], p, quick & (LF_LOG_A | LF_EXP_A) ? f_a[l] : 0, quick & (LF_LOG_B | LF_RATIO) ? f_b[l] : 0);
             v[l] = quick ? r.s : r.v;
             t[l] = r.t;
             if (want & LF_WANT_V)
@@ -146,23 +192,23 @@ static inline void NAME(loop)(NAME(Formula) f, int want, int dtype, const void *
         memcpy(acc + T_SUMS, product, sizeof product);
 }
 
-#define LF_STAMP(kind, want, dtype, name)                                                                                                            \
+#define LF_STAMP(kind, inputs, want, dtype, name)                                                                                                    \
     static void NAME(kind##_##name)(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad)   \
     {                                                                                                                                                \
-        NAME(loop)(NAME(lf_loss_##name), want, dtype, x, y, z, p, n, k, out, acc, bad);                                                              \
+        NAME(loop)(NAME(lf_loss_##name), inputs, want, dtype, x, y, z, p, n, k, out, acc, bad);                                                      \
     }
 #define ELEM(name, inputs, params)                                                                                                                   \
-    LF_STAMP(sum, LF_WANT_SUM, T_CODE, name)                                                                                                         \
-    LF_STAMP(map, LF_WANT_V, T_CODE, name)                                                                                                           \
-    LF_STAMP(grad, LF_WANT_SUM | LF_WANT_GX, T_CODE, name)                                                                                           \
-    LF_STAMP(full, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, T_CODE, name)                                                                              \
-    LF_STAMP(check, LF_WANT_BAD, T_CODE, name)
+    LF_STAMP(sum, inputs, LF_WANT_SUM, T_CODE, name)                                                                                                 \
+    LF_STAMP(map, inputs, LF_WANT_V, T_CODE, name)                                                                                                   \
+    LF_STAMP(grad, inputs, LF_WANT_SUM | LF_WANT_GX, T_CODE, name)                                                                                   \
+    LF_STAMP(full, inputs, LF_WANT_V | LF_WANT_GX | LF_WANT_REST, T_CODE, name)                                                                      \
+    LF_STAMP(check, inputs, LF_WANT_BAD, T_CODE, name)
 #include "losses.def"
 #undef ELEM
 #ifdef T_HALVES
 #define ELEM(name, inputs, params)                                                                                                                   \
-    LF_STAMP(f16, LF_WANT_SUM, LF_F16, name)                                                                                                         \
-    LF_STAMP(bf16, LF_WANT_SUM, LF_BF16, name)
+    LF_STAMP(f16, inputs, LF_WANT_SUM, LF_F16, name)                                                                                                 \
+    LF_STAMP(bf16, inputs, LF_WANT_SUM, LF_BF16, name)
 #include "losses.def"
 #undef ELEM
 #endif
@@ -304,17 +350,27 @@ static void NAME(elem_inputs)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, T (*
         a[q] = j->in[q].data ? NAME(elem_in)(j, &j->in[q], i, n, buf[q]) : a[0];
 }
 
-/* A sum's whole groups among elements i .. i + n, where all inputs are runs of one half format: how many elements that was. */
-static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, const T *p, double *acc, I *bad)
+/* The half format of all inputs of a job, where there are sums that read it; else T_CODE. */
+static int NAME(elem_halves)(const LfElemJob *j)
 {
 #ifdef T_HALVES
     const int dtype = j->in[0].dtype;
+    int every = dtype <= LF_BF16;
+    for (int q = 1; q < LF_INPUTS; q++)
+        every &= !j->in[q].data || j->in[q].dtype == dtype;
+    return every ? dtype : T_CODE;
+#else
+    return T_CODE;
+#endif
+}
+
+/* A sum's whole groups among elements i .. i + n, where the inputs are runs of one half format: how many elements that was. */
+static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, int dtype, ptrdiff_t i, ptrdiff_t n, const T *p, double *acc, I *bad)
+{
+#ifdef T_HALVES
     const void *at[LF_INPUTS];
-    if (dtype > LF_BF16)
-        return 0;
     for (int q = 0; q < LF_INPUTS; q++) {
-        const LfArray *a = &j->in[j->in[q].data ? q : 0];
-        at[q] = a->dtype == dtype ? NAME(elem_run_at)(j, a, i, n) : NULL;
+        at[q] = NAME(elem_run_at)(j, &j->in[j->in[q].data ? q : 0], i, n);
         if (!at[q])
             return 0;
     }
@@ -326,19 +382,20 @@ static ptrdiff_t NAME(elem_sum_halves)(const LfElemJob *j, ptrdiff_t i, ptrdiff_
 #endif
 }
 
-/* First element of some outside a formula's domain, masked ones aside: 4 * index + argument, or -1. */
-static __attribute__((noinline)) ptrdiff_t NAME(elem_find_bad)(int loss, const T *const *in, const T *p, const T *where, ptrdiff_t n)
+/* First element of i .. i + n outside the formula's domain, masked ones aside: 4 * index + argument, or -1. */
+static __attribute__((noinline)) ptrdiff_t NAME(elem_find_bad)(const LfElemJob *j, const T *p, const T *where, ptrdiff_t i, ptrdiff_t n)
 {
-    T code[LF_CHUNK], *const out[LF_OUTS] = {code};
+    T in[LF_INPUTS][LF_CHUNK], code[LF_CHUNK], *const out[LF_OUTS] = {code};
     double unused[T_ACC] = {0};
-    for (ptrdiff_t i = 0; i < n; i += LF_CHUNK) {
-        const ptrdiff_t m = n - i < LF_CHUNK ? n - i : LF_CHUNK;
-        const T *at[LF_INPUTS] = {in[0] + i, in[1] + i, in[2] + i};
+    for (ptrdiff_t c = 0; c < n; c += LF_CHUNK) {
+        const ptrdiff_t m = n - c < LF_CHUNK ? n - c : LF_CHUNK;
+        const T *a[LF_INPUTS];
         I bad = 0;
-        NAME(elem_run)(loss, LF_CHECK, at, p, m, 1, out, unused, &bad);
+        NAME(elem_inputs)(j, i + c, m, in, a);
+        NAME(elem_run)(j->loss, LF_CHECK, a, p, m, 1, out, unused, &bad);
         for (ptrdiff_t l = 0; bad && l < m; l++)
-            if (code[l] != 0 && !(where && where[i + l] == 0))
-                return 4 * (i + l) + ((int)code[l] - 1);
+            if (code[l] != 0 && !(where && where[c + l] == 0))
+                return 4 * (i + c + l) + ((int)code[l] - 1);
     }
     return -1;
 }
@@ -395,13 +452,13 @@ static double NAME(elem_mass)(const LfElemJob *j, const NAME(Factors) * f, ptrdi
     return NAME(elem_sum)(a, n);
 }
 
-/* Whether every element of an array's rows can be used in place. */
-static int NAME(elem_in_place)(const LfElemJob *j, const LfArray *a)
+/* Whether every element of an array's rows can be used in place, by loops that read dtype. */
+static int NAME(elem_in_place)(const LfElemJob *j, const LfArray *a, int dtype)
 {
     uintptr_t at = (uintptr_t)a->data;
     for (int d = 0; d < j->ndim; d++)
         at |= (uintptr_t)a->stride[d];
-    return a->dtype == T_CODE && a->stride[j->ndim - 1] == sizeof(T) && at % sizeof(T) == 0;
+    return a->dtype == dtype && a->stride[j->ndim - 1] == lf_itemsize(dtype) && (dtype != T_CODE || at % sizeof(T) == 0);
 }
 
 /* How a block is cut: into chunks, or, where all arrays of a job that writes no more than v or gx are used in place, into larger pieces; and, where
@@ -411,14 +468,14 @@ typedef struct {
     int by_rows;
 } NAME(Pieces);
 
-static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int small)
+static NAME(Pieces) NAME(elem_pieces)(const LfElemJob *j, int dtype, int small)
 {
     const LfArray *const all[] = {&j->in[0], &j->in[1], &j->in[2], &j->out, &j->grad[0]};
     const ptrdiff_t row = j->shape[j->ndim - 1], least = j->sum ? 2 * LF_SUM_RUN : 64;
     int every = 1, any = 0;
     for (int q = 0; q < 5; q++)
         if (all[q]->data) {
-            const int in_place = NAME(elem_in_place)(j, all[q]);
+            const int in_place = NAME(elem_in_place)(j, all[q], dtype);
             every &= in_place, any |= in_place;
         }
     const int by_rows = any && j->ndim > 1 && row >= least;
@@ -500,7 +557,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const int full = rest || (j->grad[0].data && (factors || j->out.data));
     const int map = j->out.data || (factors && j->sum);
     const int kind = full ? LF_FULL : map ? LF_MAP : j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
-    const NAME(Pieces) pieces = factors ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, full || j->stream || kind == LF_CHECK);
+    const int dtype = kind == LF_SUM ? NAME(elem_halves)(j) : T_CODE;
+    const NAME(Pieces) pieces = factors ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
     T p[2 * LF_PARAMS];
     NAME(elem_params)(j, p);
     const T k = (T)j->scale;
@@ -514,7 +572,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         const T *a[LF_INPUTS];
         T *out[LF_OUTS];
         I bad = 0;
-        const ptrdiff_t done = kind == LF_SUM ? NAME(elem_sum_halves)(j, i, n, p, acc, &bad) : 0;
+        const ptrdiff_t done = dtype != T_CODE ? NAME(elem_sum_halves)(j, dtype, i, n, p, acc, &bad) : 0;
         NAME(elem_inputs)(j, i + done, n - done, in, a);
         int over = 0; /* the input is gone after this: its domain has been checked before */
         for (int q = 0; q < LF_OUTS; q++) {
@@ -525,14 +583,10 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
         NAME(elem_run)(j->loss, kind, a, p, n - done, k, out, acc, &bad);
-        if (full && !j->out.data &&
-            !factors) /* beside all else v and gx may be contracted otherwise: they are those of the calls that ask for less */
+        if (full && !j->out.data && !factors) /* beside all else v and gx may be contracted otherwise: they are those of calls that ask for less */
             NAME(elem_run)(j->loss, j->grad[0].data ? LF_GRAD : LF_SUM, a, p, n, k, out, acc, &bad);
-        if (bad && first_bad < 0 && !over) {
-            NAME(elem_inputs)(j, i, n, in, a);
-            first_bad = NAME(elem_find_bad)(j->loss, a, p, j->where.data ? f.m : NULL, n);
-            first_bad += first_bad < 0 ? 0 : 4 * i;
-        }
+        if (bad && first_bad < 0 && !over)
+            first_bad = NAME(elem_find_bad)(j, p, j->where.data ? f.m : NULL, i, n);
         if (j->grad[3].data)
             NAME(elem_by_weight)(j, &f, i, n, out[0]);
         if (factors && (full || map))
@@ -587,21 +641,13 @@ static void NAME(elem_pack)(const LfElemJob *j, const LfArray *a, int d, ptrdiff
 LF_CALLED NAME(elem_done)(const LfElemJob *j, const T *p, ptrdiff_t b, double *acc, I bad)
 {
     const ptrdiff_t start = lf_elem_start(j, b), end = lf_elem_end(j, b);
-    T in[LF_INPUTS][LF_CHUNK];
     if (j->sum) {
         j->sum[b] = NAME(elem_total)(j, p, start, end, acc);
 #ifdef LF_T_FLOAT
         elem_unless_finite(j, b);
 #endif
     }
-    j->bad[b] = -1;
-    for (ptrdiff_t i = start; bad && i < end && j->bad[b] < 0; i += LF_CHUNK) {
-        const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
-        const T *a[LF_INPUTS];
-        NAME(elem_inputs)(j, i, n, in, a);
-        const ptrdiff_t at = NAME(elem_find_bad)(j->loss, a, p, NULL, n);
-        j->bad[b] = at < 0 ? at : at + 4 * i;
-    }
+    j->bad[b] = bad ? NAME(elem_find_bad)(j, p, NULL, start, end - start) : -1;
 }
 
 /* Successive blocks that hold several rows each: their sums, or an output that can be written where it is. */

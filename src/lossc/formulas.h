@@ -7,8 +7,8 @@
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
  *      quick   a constant, not 0 where sums take another way: s, or with LF_PRODUCT s + log(1 + t), 0 <= t <= 1, within a few ulp of v where that is
- *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  log_a with LF_LOG_A and log_b with LF_LOG_B are for
- *              s alone: the logarithms of a and b.
+ *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  For s (and t) alone are f_a, log(a) with LF_LOG_A or
+ *              exp(a), a <= 0, with LF_EXP_A, and f_b, log(b) with LF_LOG_B or b/a with LF_RATIO, for which s is linear in both and a > 2^-62.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
@@ -24,7 +24,7 @@ typedef struct {
     I bad, doubt, quick;
 } NAME(VG);
 #define VG NAME(VG)
-#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p, T log_a, T log_b)
+#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p, T f_a, T f_b)
 
 /* x - y and what rounding took from it (Knuth; exact for all finite x, y, no order needed). */
 static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
@@ -63,6 +63,9 @@ static inline T NAME(lf_times)(T c, T a)
     T b = ABS(a) > T_MAX ? 0 : a;
     return c * (c == 0 ? b : a);
 }
+
+/* -|x|; of ABS gcc makes two instructions. */
+static inline T NAME(lf_negative)(T x) { return REAL(BITS(x) | (U)1 << (8 * sizeof(T) - 1)); }
 
 /* sign(d) s, which is 0 at 0 and NaN at NaN. */
 static inline T NAME(lf_signed)(T d, T s) { return d > 0 ? s : d < 0 ? -s : d; }
@@ -320,9 +323,10 @@ LOSS(soft_margin)
 {
     T u = -x * y, e = NAME(lf_exp_neg)(-ABS(u)), large = R(1.0) / (R(1.0) + e), small = e * large, s = u < 0 ? small : large;
     return (VG){.v = NAME(lf_softplus)(u),
+                .a = NAME(lf_negative)(u),
                 .s = NAME(lf_most)(u, 0),
-                .t = NAME(lf_exp_sum)(-ABS(u)),
-                .quick = LF_QUICK | LF_PRODUCT,
+                .t = f_a,
+                .quick = LF_QUICK | LF_PRODUCT | LF_EXP_A,
                 .gx = -y * s,
                 .gy = NAME(lf_times)(s, -x),
                 .hx = y * y * (large * small)};
@@ -345,7 +349,7 @@ LOSS(bce)
     A += 0 * x; /* the NaN that logarithms of bits do not see */
     I bx = (x < 0) | (x > 1), by = (y < 0) | (y > 1);
     T c = y * a.lo + (k * b.lo + (((R(1.0) - k) - y) * B + NAME(lf_product_error)(k, B, kb)));
-    T sa = NAME(lf_least)(-log_a, 100), sb = NAME(lf_least)(((n - R(1.0)) + x) - log_b, 100);
+    T sa = NAME(lf_least)(-f_a, 100), sb = NAME(lf_least)(((n - R(1.0)) + x) - f_b, 100);
     return (VG){.v = -y * A - kb,
                 .c = -c,
                 .a = x,
@@ -366,7 +370,7 @@ LOSS(bce)
  * At x = +-inf the limits: a factor 0 makes the infinite term 0.   Without weights m + k is 1 exactly.  v and the derivatives come from one
  * plain exp, whose subnormal results are 0; they are in c.
  * v + c: 1.87 ulp at x = 0.01948, y = 0, with FMA 1.57; with weights 2.31 and 1.94 for normal L; v: 2.4 and 3.8. */
-static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
+static inline VG NAME(lf_bce_logits)(T x, T y, T w, T f_a, int weighted)
 {
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, m = w * y, mlo = NAME(lf_product_error)(w, y, m);
     NAME(LfPair) mk = NAME(lf_minus)(m, -k);
@@ -380,18 +384,19 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, int weighted)
     T large = R(1.0) / (R(1.0) + e.hi), small = e.hi * large, s = x < 0 ? small : large, t = x < 0 ? large : small, xy = x * y;
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
+                .a = NAME(lf_negative)(x),
                 .s = NAME(lf_most)(x, 0) - xy - NAME(lf_unfused)(x, y, xy),
-                .t = NAME(lf_exp_sum)(-a),
-                .quick = weighted ? 0 : LF_QUICK | LF_PRODUCT,
+                .t = f_a,
+                .quick = weighted ? 0 : LF_QUICK | LF_PRODUCT | LF_EXP_A,
                 .gx = k * s - m * t,
                 .gy = (w - R(1.0)) * l.hi + (x < 0 ? NAME(lf_times)(w, a) : -a),
                 .gz = NAME(lf_times)(y, x < 0 ? l.hi + a : l.hi),
                 .hx = total * (s * t)};
 }
 
-LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, 0); }
+LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, f_a, 0); }
 
-LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, 1); }
+LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, f_a, 1); }
 
 /* The sign of x^gamma for x < 0: NaN unless gamma is whole. */
 static inline T NAME(lf_power_sign)(T gamma)
@@ -416,7 +421,7 @@ static inline VG NAME(lf_sigmoid_focal)(T x, T y, const T *p, int square)
     NAME(LfPair) other = NAME(lf_less)(1, p, 0);
     T gamma = square ? 2 : p[1], one = p[0] < 0 ? 1 : p[0], onelo = p[0] < 0 ? 0 : p[LF_PARAMS], zero = p[0] < 0 ? 1 : other.hi,
       zerolo = p[0] < 0 ? 0 : other.lo;
-    VG ce = NAME(lf_bce_logits)(x, y, 1, 0);
+    VG ce = NAME(lf_bce_logits)(x, y, 1, 0, 0);
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, ks = k * l.s, yt = y * l.t, st = l.s * l.t, ts = l.t - l.s;
     NAME(LfPair) q = NAME(lf_minus)(ks, -yt);
@@ -464,7 +469,7 @@ LOSS(kl_div)
     return (VG){.v = y == 0 ? none : v,
                 .c = NAME(lf_finite)(c),
                 .a = y,
-                .s = y * (log_a - x),
+                .s = y * ((f_a < -200 ? -200 : f_a) - x),
                 .quick = LF_QUICK | LF_LOG_A,
                 .gx = -y,
                 .gy = y == 0 ? (x == -T_INF ? 0 : -T_INF + none) : d.hi + R(1.0)};
@@ -615,8 +620,9 @@ LOSS(gaussian_nll)
     return (VG){.v = all.hi / 2,
                 .c = NAME(lf_finite)(c / 2),
                 .a = s,
-                .s = R(0.5) * (log_a + t.hi) + p[0] * (LOG2PI_HI / 2),
-                .quick = LF_QUICK | LF_LOG_A,
+                .b = d.hi * d.hi,
+                .s = R(0.5) * (f_a + f_b) + (eps < R(0x1p-62) ? T_NAN : p[0] * (LOG2PI_HI / 2)),
+                .quick = LF_QUICK | LF_LOG_A | LF_RATIO,
                 .gx = q,
                 .gy = -q,
                 .gz = (R(1.0) - t.hi) / s / 2,

@@ -23,13 +23,14 @@
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_AHEAD 6144           /* bytes between a read of a huge row and its prefetch */
+#define LF_HALF_AHEAD 4096      /* bytes between a sum's read of halves and the prefetch into the second-level cache */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_ROOM 393216          /* bytes on the stack for exponentials and packed rows of such a group */
 #define LF_SUM_RUN 128          /* long rows of a sum are cut at multiples of this many elements */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32, LF_WANT_BAD = 64 };
-enum { LF_QUICK = 1, LF_PRODUCT = 2, LF_LOG_A = 4, LF_LOG_B = 8 };
+enum { LF_QUICK = 1, LF_PRODUCT = 2, LF_LOG_A = 4, LF_LOG_B = 8, LF_EXP_A = 16, LF_RATIO = 32 };
 enum { LF_SUM, LF_MAP, LF_GRAD, LF_FULL, LF_CHECK, LF_LOOPS };
 
 #define LF_LN2_HI 0x1.62e42fefa38p-1
