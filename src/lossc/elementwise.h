@@ -67,7 +67,8 @@ static inline void NAME(elem_logs)(T *x, int n)
         __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.81a786p-3f), _mm512_set1_ps(-0x1.000ddcp-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(0x1.555850p-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(-0.5f));
-        _mm512_storeu_ps(x + l, _mm512_add_ps(a, _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r)));
+        q = _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r);
+        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(q, _mm512_set1_ps(1), a)); /* additions wait for conversions, multiplications do not */
     }
 #endif
 }
