@@ -337,6 +337,17 @@ def test_mean_of_equal_terms(isa, name):
     report(name, error, 3)
 
 
+def test_mean_of_equal_gaussians(isa):
+    """4 ulp of what its two terms come to without their signs: a pair of elements has one quotient, of sums of products."""
+    rng, error = generator("equal gaussians"), []
+    for _ in range(1000):
+        x, y, var = np.float32([rng.normal() * rng.choice([0.01, 1, 30]), rng.normal(), 10 ** rng.uniform(-6, 6)])
+        log, square = np.log(reference.real(var)), (reference.real(x) - y) ** 2 / var
+        got = F.gaussian_nll_loss(*[np.full(1024, a, np.float32) for a in (x, y, var)])
+        error.append(np.abs(reference.real(got) - (log + square) / 2) / np.spacing(((np.abs(log) + square) / 2).astype(np.float32)))
+    report("equal gaussians", error, 4)
+
+
 FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
     "log": (lambda x: -F.binary_cross_entropy(x, 0 * x + 1), np.log, 1.13, (1e-37, 1), "0x1.3de48p-1"),
     "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.6, (1e-18, 1e19), "0x1.941cc4p-1"),
