@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: freethreading_compatible=True, embedsignature=False
+# cython: freethreading_compatible=True, embedsignature=False, auto_pickle=False
 """The border between NumPy and the kernels: checks arrays, cuts work into blocks, runs them on threads.
 
 Design
@@ -17,6 +17,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 from lossc cimport *
 
 import math

@@ -292,6 +292,14 @@ cdef inline cnp.ndarray fresh(int ndim, cnp.npy_intp *shape, bint wide):
     return cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
 
 
+cdef cnp.ndarray copied(const double *x, cnp.npy_intp n):
+    """An array of the n numbers at x."""
+    cdef cnp.ndarray a = fresh(1, &n, True)
+    if n:
+        memcpy(cnp.PyArray_DATA(a), x, n * sizeof(double))   # a typed memoryview would bring 80 KB of code along
+    return a
+
+
 cdef inline cnp.ndarray contiguous(cnp.ndarray a, int num):
     """The array in C order, aligned and of another dtype; copied only if it is not."""
     return cnp.PyArray_FROM_OTF(a, num, cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_FORCECAST)

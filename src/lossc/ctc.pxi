@@ -393,7 +393,7 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
     elif not call.batched and ao is None:
         result = scalar(loss[0], wide)
     else:
-        each = np.array([]) if N == 0 else np.array(<double[:N]>loss)
+        each = copied(loss, N)
         if ao is None:
             ao = fresh(1, <cnp.npy_intp *>&call.job.N, wide)
         with np.errstate(over="ignore"):
@@ -748,7 +748,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
         rnnt_tasks(&job, <char *>aligned(<size_t>memory), stride, threads)
         free(memory)
     if mode == 0:
-        each = np.array(<double[:job.N]>loss) if job.N else np.zeros(0)
+        each = copied(loss, job.N)
         if ao is None:
             ao = fresh(1, <cnp.npy_intp *>&job.N, call.job.x_dtype == LF_F64)
         with np.errstate(over="ignore"):

@@ -46,6 +46,7 @@ def take_python_request():
 
 
 @cython.final
+@cython.auto_pickle(True)
 cdef class ValueAndGrad:
     """What `value_and_grad` returns: calls `f` with a request for gradients."""
     cdef object f
