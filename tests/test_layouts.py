@@ -327,9 +327,9 @@ def test_narrow_views(dtype, width, rng):
             assert list(map(bits, got)) == list(map(bits, want)) and bits(f(x, y, reduction=reduction)) == bits(want[0])
 
 
-# rows shorter than a block of a sum, of one block and of several; more of them than are taken side by side, and fewer; odd ends
+# rows shorter than a block of a sum, of one block and of several; axes of one element; more rows than are taken side by side, and fewer; odd ends
 TRANSPOSED = [((300, 301), d) for d in DTYPES] + [((19, 5001), d) for d in DTYPES]
-TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097)]]
+TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097), (90, 1, 91, 1)]]
 
 
 def turned(a, axes):

@@ -550,14 +550,34 @@ static double NAME(elem_total)(const LfElemJob *j, const T *p, ptrdiff_t start, 
     return sum - sum == 0 ? sum : NAME(elem_by_terms)(j, p, start, end);
 }
 
+/* The loop that does no more than a job asks for. */
+static int NAME(elem_kind)(const LfElemJob *j, int factors)
+{
+    const int rest = j->grad[1].data || j->grad[2].data || j->grad[3].data || j->hess.data;
+    if (rest || (j->grad[0].data && (factors || j->out.data)))
+        return LF_FULL;
+    if (j->out.data || (factors && j->sum))
+        return LF_MAP;
+    return j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
+}
+
+/* Where a loop writes elements i .. i + n: where they belong, if that can be done, else to `buf`. Whether that is where the first input x lies. */
+static int NAME(elem_outputs)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, const LfArray *const *dst, T (*buf)[LF_CHUNK], const T *x, T **out)
+{
+    int over = 0;
+    for (int q = 0; q < LF_OUTS; q++) {
+        T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i, n) : NULL;
+        out[q] = direct ? direct : buf[q];
+        over |= out[q] == x;
+    }
+    return over;
+}
+
 static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
     const ptrdiff_t start = lf_elem_start(j, b), end = lf_elem_end(j, b);
     const int factors = j->weight.data || j->where.data || j->upstream.data;
-    const int rest = j->grad[1].data || j->grad[2].data || j->grad[3].data || j->hess.data;
-    const int full = rest || (j->grad[0].data && (factors || j->out.data));
-    const int map = j->out.data || (factors && j->sum);
-    const int kind = full ? LF_FULL : map ? LF_MAP : j->grad[0].data ? LF_GRAD : j->sum ? LF_SUM : LF_CHECK;
+    const int kind = NAME(elem_kind)(j, factors), full = kind == LF_FULL;
     const int dtype = kind == LF_SUM ? NAME(elem_halves)(j) : T_CODE;
     const NAME(Pieces) pieces = factors ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
     T p[2 * LF_PARAMS];
@@ -575,12 +595,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
         I bad = 0;
         const ptrdiff_t done = dtype != T_CODE ? NAME(elem_sum_halves)(j, dtype, i, n, p, acc, &bad) : 0;
         NAME(elem_inputs)(j, i + done, n - done, in, a);
-        int over = 0; /* the input is gone after this: its domain has been checked before */
-        for (int q = 0; q < LF_OUTS; q++) {
-            T *direct = dst[q]->data && !j->stream ? NAME(elem_direct)(j, dst[q], i, n) : NULL;
-            out[q] = direct ? direct : o[q];
-            over |= out[q] == a[0];
-        }
+        const int over = NAME(elem_outputs)(j, i, n, dst, o, a[0], out); /* the input is gone then: its domain has been checked before */
         if (factors)
             NAME(elem_factors)(j, i, n, &f);
         NAME(elem_run)(j->loss, kind, a, p, n - done, k, out, acc, &bad);
@@ -590,7 +605,7 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
             first_bad = NAME(elem_find_bad)(j, p, j->where.data ? f.m : NULL, i, n);
         if (j->grad[3].data)
             NAME(elem_by_weight)(j, &f, i, n, out[0]);
-        if (factors && (full || map))
+        if (factors && kind != LF_CHECK)
             sum += NAME(elem_weigh)(j, &f, n, full, out);
         if (j->mass)
             mass += NAME(elem_mass)(j, &f, n);

@@ -57,9 +57,12 @@ cdef inline Py_ssize_t period(const Py_ssize_t *shape, int ndim, Py_ssize_t size
 
 cdef int nearest(const LfElemJob *job, const LfArray *a) noexcept:
     """Of a transposed array the dimension along which it steps least, else -1."""
-    cdef int d, last = job.ndim - 1, near = last
-    if a.data == NULL or a.stride[last] == 0:
+    cdef int d, near, last = job.ndim - 1
+    while last >= 0 and job.shape[last] == 1:
+        last -= 1
+    if last < 0 or a.data == NULL or a.stride[last] == 0:
         return -1
+    near = last
     for d in range(last - 1, -1, -1):
         if a.stride[d] != 0 and abs(a.stride[d]) < abs(a.stride[near]):
             near = d
