@@ -7,7 +7,7 @@ import lossfast.functional as F
 import numpy as np
 import pytest
 import reference
-from calls import LIVE, bits, call, close
+from calls import DTYPES, LIVE, bits, call, close
 
 INF, NAN = np.inf, np.nan
 FLT_MAX = float(np.finfo(np.float32).max)
@@ -106,6 +106,20 @@ def test_special_rows_beside_ordinary_ones(isa, c, dtype, rng):
         np.testing.assert_allclose(lse[2 * i + 1], dtype(value), rtol=1e-6, err_msg=what)
         probability = probability(c) if callable(probability) else probability
         np.testing.assert_allclose(p[2 * i + 1], np.broadcast_to(probability, c), rtol=1e-6, err_msg=what)
+
+
+@pytest.mark.parametrize("c", LENGTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logsumexp_gradient_of_rows_without_finite_elements(isa, c, dtype):
+    """-inf throughout is a constant, whose gradient is 0; a NaN among them makes it NaN, as it does the value, whatever the layout."""
+    x = np.full((40, c), -INF)
+    x[1::4], x[2::4, -1], x[3::4] = np.arange(c) % 7, NAN, NAN
+    x = x.astype(DTYPES[dtype])
+    for order, axis in (("C", 1), ("F", 1), ("C", 0)):
+        value, g = lf.value_and_grad(F.logsumexp)(np.array(x if axis else x.T, order=order), axis=axis)
+        assert bits(value) == bits(F.logsumexp(x))
+        g = (g if axis else g.T).astype(np.float64)
+        assert (g[::4] == 0).all() and np.isfinite(g[1::4]).all() and np.isnan(g[2::4]).all() and np.isnan(g[3::4]).all()
 
 
 @pytest.mark.parametrize("c", LENGTHS)

@@ -949,7 +949,7 @@ static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
         for (LfRuns w = lf_runs(j, &j->upstream, r->first, r->n); w.n; lf_next_run(j, &j->upstream, &w))
             NAME(lf_load)(r->k + w.at, j->upstream.data + w.off, j->upstream.dtype, j->upstream.stride[j->ndim - 1], w.n);
     for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
-        r->label[l] = r->m[l] == -INFINITY ? -1 : r->label[l]; /* constant: no gradient */
+        r->label[l] = r->loss[l] == -INFINITY ? -1 : r->label[l]; /* constant: no gradient */
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
         NAME(group_coefficients)(j, r, at);
 }
