@@ -318,36 +318,19 @@ cdef class Elementwise:
         cdef bint lifted = self.per_row and shape_of(given) == leading(shape_of(ax)) and shape_of(given) != shape_of(ax)
         cdef cnp.ndarray az = given[..., None] if lifted else given
         cdef LfElemJob base
-        cdef Totals totals, rest
-        cdef int slot, d
+        cdef Totals totals
+        cdef int slot
         cdef double denominator, scale = 1, value
         cdef bint reduced = mode != 0, weighted_mean, in_place
         cdef tuple shape, grads = ()
         if where is not None:
-            am = as_array(where, "where")
-            if dtype_code(am) != LF_BOOL:
-                raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
-            if self.row_mean:
-                check_broadcast(am, leading(shape_of(ax)), "where")
-                am = am[..., None]
+            am = self.mask(where, ax)
         if aw is not None and dtype_code(aw) == LF_BOOL:
             raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
         shape = self.result_shape(ax, ay, az, aw, am)
         job.size = checked_size(shape, self.args[0])
         base = job[0]
-        base.ndim = len(shape)
-        for d in range(base.ndim):
-            base.shape[d] = shape[d]
-        base.period = period(base.shape, base.ndim, job.size)
-        describe(&base.in_[0], ax, base.ndim)
-        describe(&base.in_[1], ay, base.ndim)
-        describe(&base.in_[2], az, base.ndim)
-        describe(&base.weight, aw, base.ndim)
-        describe(&base.where, am, base.ndim)
-        base.upstream.data = base.out.data = base.hess.data = NULL
-        for d in range(4):
-            base.grad[d].data = NULL
-        base.scale, base.weight_offset = 1, 0
+        self.reads(&base, shape, ax, ay, az, aw, am)
         weighted_mean = mode == 1 and self.weight_mean and aw is not None
         base.count_mass = not weighted_mean
 
@@ -391,19 +374,7 @@ cdef class Elementwise:
         folds = []
         if request is not None:
             grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
-        job[0] = base
-        if reduced and outputs(job) and self.transposed(&base):
-            self.sum_alone(job, &totals, am is not None or weighted_mean)
-            if totals.bad >= 0:
-                self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
-            job[0] = base
-            job.sum = NULL
-            self.merged(job, True)
-            run(job, &rest, False)
-        else:
-            job.sum = <double *>1 if reduced else NULL
-            self.merged(job, not reduced)
-            run(job, &totals, reduced and (am is not None or weighted_mean))
+        self.run_in_order(job, &base, &totals, reduced, am is not None or weighted_mean)
         if totals.bad >= 0:
             self.check_domain(&base, shape, ax, ay, az, lifted)
         for slot, target in folds:
@@ -420,19 +391,55 @@ cdef class Elementwise:
             result = ao if out is not None or ao.ndim else ao[()]
         return result if request is None else request.outcome(result, grads)
 
-    cdef bint transposed(self, const LfElemJob *base) noexcept:
-        """Whether memory lies in another order than a sum is taken in."""
-        return nearest(base, &base.in_[0]) >= 0 or nearest(base, &base.in_[1]) >= 0 or nearest(base, &base.in_[2]) >= 0
+    cdef cnp.ndarray mask(self, object where, cnp.ndarray ax):
+        """The mask in the call's dimensions."""
+        cdef cnp.ndarray am = as_array(where, "where")
+        if dtype_code(am) != LF_BOOL:
+            raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
+        if self.row_mean:
+            check_broadcast(am, leading(shape_of(ax)), "where")
+            am = am[..., None]
+        return am
 
-    cdef int sum_alone(self, LfElemJob *job, Totals *totals, bint want_mass) except -1:
-        """The sum of a job that also writes, which may then be done in the order of memory."""
+    cdef int reads(self, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, cnp.ndarray aw, cnp.ndarray am) except -1:
+        """A job that reads these arrays, broadcast to a shape, and writes none."""
         cdef int d
-        job.sum = <double *>1
-        job.out.data = job.hess.data = NULL
+        base.ndim = len(shape)
+        for d in range(base.ndim):
+            base.shape[d] = shape[d]
+        base.period = period(base.shape, base.ndim, base.size)
+        describe(&base.in_[0], ax, base.ndim)
+        describe(&base.in_[1], ay, base.ndim)
+        describe(&base.in_[2], az, base.ndim)
+        describe(&base.weight, aw, base.ndim)
+        describe(&base.where, am, base.ndim)
+        base.upstream.data = base.out.data = base.hess.data = NULL
         for d in range(4):
-            job.grad[d].data = NULL
-        self.merged(job, False)
-        return run(job, totals, want_mass)
+            base.grad[d].data = NULL
+        base.scale, base.weight_offset = 1, 0
+        return 0
+
+    cdef int run_in_order(self, LfElemJob *job, const LfElemJob *base, Totals *totals, bint reduced, bint want_mass) except -1:
+        """Run `base`, in the order of its shape for a sum, in that of memory for all else. Where these differ the sum is taken alone, and if it
+        finds an element outside the domain nothing is written."""
+        cdef Totals rest
+        cdef bint twice = (reduced and outputs(base) > 0
+                           and (nearest(base, &base.in_[0]) >= 0 or nearest(base, &base.in_[1]) >= 0 or nearest(base, &base.in_[2]) >= 0))
+        cdef int d
+        job[0] = base[0]
+        job.sum = <double *>1 if reduced else NULL
+        if twice:
+            job.hess.data = NULL
+            for d in range(4):
+                job.grad[d].data = NULL
+        self.merged(job, not reduced)
+        run(job, totals, reduced and want_mass)
+        if twice and totals.bad < 0:
+            job[0] = base[0]
+            job.sum = NULL
+            self.merged(job, True)
+            run(job, &rest, False)
+        return 0
 
     cdef void merged(self, LfElemJob *job, bint any_order) noexcept:
         """Merge the job's dimensions, if their order does not matter with those of the longest strides first."""
