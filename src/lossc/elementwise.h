@@ -29,7 +29,7 @@ _Static_assert(LF_ELEM_BLOCK / T_SUMS <= 512, "products of as many factors up to
 #define T_FACTOR(t, l) t[l]
 #endif
 
-typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p, T f_a, T f_b);
+typedef NAME(VG) (*NAME(Formula))(T x, T y, T z, const T *p, T f_a, T f_b, int given);
 typedef void (*NAME(Loop))(const void *x, const void *y, const void *z, const T *p, ptrdiff_t n, T k, T *const *out, double *acc, I *bad);
 
 /* The group from element i on, a multiple of T_LANES: where it is if its dtype is T's, else converted, in registers where they suffice. */
@@ -73,22 +73,23 @@ static inline void NAME(elem_logs)(T *x, int n)
 #endif
 }
 
-/* Exponentials of a group for sums, none positive: as lf_exp_sum, but 0 or up to 2^-126 below -87.3. Max error 1.00 ulp down to -60, 1.39 at
- * -0x1.5bb83ep+6. */
-static inline void NAME(elem_exps)(T *x)
+/* Exponentials of a group of numbers that are not positive: at most 2^-126 below -87.3 and 0 below -127 ln2. Max error 1.00 ulp down to -60, 1.39
+ * at -0x1.5bb83ep+6. */
+static inline void NAME(elem_exps)(T *x, I n)
 {
 #ifdef T_TABLES
     /* x = (n/16) ln2 + r, j = n mod 16: exp x = 2^(n/16) + 2^(n/16) (exp r - 1); the bits of 2^(n/16) are those of 2^(j/16), less j 2^19, plus
-     * n 2^19, held where they are those of 0. */
+     * n 2^19, which are those of 0 for n = -127 * 16. */
     static const uint32_t roots[16] = {0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
                                        0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
     const __m512i table = _mm512_loadu_si512(roots), magic = _mm512_set1_epi32(0x4b400000);
 #pragma GCC unroll 2
-    for (int l = 0; l < T_LANES; l += 16) {
-        const __m512 u = _mm512_loadu_ps(x + l), s = _mm512_fmadd_ps(u, _mm512_set1_ps(0x1.715476p+4f), _mm512_castsi512_ps(magic));
-        const __m512 n = _mm512_sub_ps(s, _mm512_castsi512_ps(magic));
-        const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-0x1.05c61p-33f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e43p-5f), u));
-        const __m512i k = _mm512_max_epi32(_mm512_castps_si512(s), _mm512_set1_epi32(0x4b400000 - 127 * 16));
+    for (I l = 0; l < n; l += 16) {
+        const __m512 u = _mm512_max_ps(_mm512_set1_ps(-0x1.601e68p+6f), _mm512_loadu_ps(x + l)); /* NaN stays */
+        const __m512 s = _mm512_fmadd_ps(u, _mm512_set1_ps(0x1.715476p+4f), _mm512_castsi512_ps(magic));
+        const __m512 whole = _mm512_sub_ps(s, _mm512_castsi512_ps(magic));
+        const __m512 r = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-0x1.05c61p-33f), _mm512_fnmadd_ps(whole, _mm512_set1_ps(0x1.62e43p-5f), u));
+        const __m512i k = _mm512_castps_si512(s);
         const __m512i bits = _mm512_add_epi32(_mm512_permutexvar_epi32(k, table), _mm512_slli_epi32(k, 19));
         const __m512 power = _mm512_castsi512_ps(bits);
         __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.55559ap-3f), _mm512_set1_ps(0x1.00021ep-1f));
@@ -97,27 +98,27 @@ static inline void NAME(elem_exps)(T *x)
     }
 #else
 #pragma omp simd
-    for (I l = 0; l < T_LANES; l++)
-        x[l] = NAME(lf_exp_sum)(x[l]);
+    for (I l = 0; l < n; l++)
+        x[l] = NAME(lf_exp_neg)(x[l]);
 #endif
 }
 
-/* f_a and f_b of a group, from a and b in their places. */
-static inline void NAME(elem_functions)(I quick, T *a, T *b)
+/* f_a and f_b of n lanes, a whole group unless there are but exponentials, from a and b in their places. */
+static inline void NAME(elem_functions)(I given, I n, T *a, T *b)
 {
-    if (quick & LF_RATIO)
+    if (given & LF_RATIO)
 #pragma omp simd
         for (int l = 0; l < T_LANES / 2; l++) {
             const T u = a[l], v = a[l + T_LANES / 2], product = u * v;
             b[l] = (b[l] * v + (b[l + T_LANES / 2] * u + NAME(lf_product_error)(u, v, product))) / product;
             a[l] = product, a[l + T_LANES / 2] = b[l + T_LANES / 2] = 0;
         }
-    if (quick & LF_LOG_A)
-        NAME(elem_logs)(a, quick & LF_RATIO ? T_LANES / 2 : T_LANES);
-    if (quick & LF_LOG_B)
+    if (given & LF_LOG_A)
+        NAME(elem_logs)(a, given & LF_RATIO ? T_LANES / 2 : T_LANES);
+    if (given & LF_LOG_B)
         NAME(elem_logs)(b, T_LANES);
-    if (quick & LF_EXP_A)
-        NAME(elem_exps)(a);
+    if (given & LF_EXP_A)
+        NAME(elem_exps)(a, n);
 }
 
 /* The ways of sums that there are: without elem_logs none that need them. */
@@ -127,6 +128,16 @@ static inline I NAME(elem_quick)(I quick)
     return quick;
 #else
     return quick & (LF_LOG_A | LF_LOG_B) ? 0 : quick;
+#endif
+}
+
+/* What is given beside gradients where nothing is summed, for the bits that they have beside sums: an exponential that is another one. */
+static inline I NAME(elem_alike)(I ways, int want)
+{
+#ifdef T_TABLES
+    return want & LF_WANT_GX ? ways & LF_EXP_A : 0;
+#else
+    return 0;
 #endif
 }
 
@@ -140,7 +151,8 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
     double sum[T_SUMS], product[T_SUMS] = {0};
     I flag[T_LANES] = {0};
     const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
-    const I quick = want & LF_WANT_SUM ? NAME(elem_quick)(f(0, 0, 0, p, 0, 0).quick) : 0; /* a constant */
+    const I ways = NAME(elem_quick)(f(0, 0, 0, p, 0, 0, 0).quick), quick = want & LF_WANT_SUM ? ways : 0; /* constants */
+    const I given = quick | NAME(elem_alike)(ways, want);
     memcpy(sum, acc, sizeof sum);
     if (quick & LF_PRODUCT)
         memcpy(product, acc + T_SUMS, sizeof product);
@@ -150,17 +162,18 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
         T f_a[T_LANES], f_b[T_LANES];
         for (int q = 0; dtype != T_CODE && q < inputs; q++)
             __builtin_prefetch((const char *)(q == 0 ? xs : q == 1 ? ys : zs) + 2 * i + LF_HALF_AHEAD, 0, 2);
-        if (quick & (LF_LOG_A | LF_LOG_B | LF_EXP_A)) {
+        if (given & (LF_LOG_A | LF_LOG_B | LF_EXP_A)) {
 #pragma omp simd
-            for (I l = 0; l < T_LANES; l++) {
-                const NAME(VG) r = f(x[l], y[l], z[l], p, 0, 0);
+            for (I l = 0; l < lanes; l++) {
+                const NAME(VG) r = f(x[l], y[l], z[l], p, 0, 0, 0);
                 f_a[l] = r.a, f_b[l] = r.b;
             }
-            NAME(elem_functions)(quick, f_a, f_b);
+            NAME(elem_functions)(given, lanes, f_a, f_b);
         }
 #pragma omp simd
         for (I l = 0; l < lanes; l++) {
-            const NAME(VG) r = f(x[l], y[l], z[l], p, quick & (LF_LOG_A | LF_EXP_A) ? f_a[l] : 0, quick & (LF_LOG_B | LF_RATIO) ? f_b[l] : 0);
+            const T a = given & (LF_LOG_A | LF_EXP_A) ? f_a[l] : 0, b = given & (LF_LOG_B | LF_RATIO) ? f_b[l] : 0;
+            const NAME(VG) r = f(x[l], y[l], z[l], p, a, b, given != 0);
             v[l] = quick ? r.s : r.v;
             t[l] = r.t;
             if (want & LF_WANT_V)

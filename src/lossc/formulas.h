@@ -7,8 +7,9 @@
  *      c   what rounding dropped from v, to first order.  A sum takes v (within a few ulp away from cancellation: its terms' errors
  *          average out); an element that is itself the result is v + c.
  *      quick   a constant, not 0 where sums take another way: s, or with LF_PRODUCT s + log(1 + t), 0 <= t <= 1, within a few ulp of v where that is
- *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  For s (and t) alone are f_a, log(a) with LF_LOG_A or
- *              exp(a), a <= 0, with LF_EXP_A, and f_b, log(b) with LF_LOG_B or b/a with LF_RATIO, for which s is linear in both and a > 2^-62.
+ *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  Only where `given` there are f_a, log(a) with
+ *              LF_LOG_A or exp(a), a <= 0, with LF_EXP_A, and f_b, log(b) with LF_LOG_B or b/a with LF_RATIO, for which s is linear in both and
+ *              a > 2^-62.  Logarithms are for s alone.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
@@ -24,7 +25,7 @@ typedef struct {
     I bad, doubt, quick;
 } NAME(VG);
 #define VG NAME(VG)
-#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p, T f_a, T f_b)
+#define LOSS(name) static inline VG NAME(lf_loss_##name)(T x, T y, T z, const T *p, T f_a, T f_b, int given)
 
 /* x - y and what rounding took from it (Knuth; exact for all finite x, y, no order needed). */
 static inline NAME(LfPair) NAME(lf_minus)(T x, T y)
@@ -321,7 +322,7 @@ LOSS(margin_ranking)
 /* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)).   1.11 ulp. */
 LOSS(soft_margin)
 {
-    T u = -x * y, e = NAME(lf_exp_neg)(-ABS(u)), large = R(1.0) / (R(1.0) + e), small = e * large, s = u < 0 ? small : large;
+    T u = -x * y, e = given ? f_a : NAME(lf_exp_neg)(-ABS(u)), large = R(1.0) / (R(1.0) + e), small = e * large, s = u < 0 ? small : large;
     return (VG){.v = NAME(lf_softplus)(u),
                 .a = NAME(lf_negative)(u),
                 .s = NAME(lf_most)(u, 0),
@@ -370,7 +371,7 @@ LOSS(bce)
  * At x = +-inf the limits: a factor 0 makes the infinite term 0.   Without weights m + k is 1 exactly.  v and the derivatives come from one
  * plain exp, whose subnormal results are 0; they are in c.
  * v + c: 1.87 ulp at x = 0.01948, y = 0, with FMA 1.57; with weights 2.31 and 1.94 for normal L; v: 2.4 and 3.8. */
-static inline VG NAME(lf_bce_logits)(T x, T y, T w, T f_a, int weighted)
+static inline VG NAME(lf_bce_logits)(T x, T y, T w, T f_a, int given, int weighted)
 {
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, m = w * y, mlo = NAME(lf_product_error)(w, y, m);
     NAME(LfPair) mk = NAME(lf_minus)(m, -k);
@@ -381,7 +382,8 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, T f_a, int weighted)
     NAME(LfPair) v = NAME(lf_minus)(tl, -fa);
     T llo = total * (l.lo) + totallo * l.hi;
     T c = v.lo + (NAME(lf_product_error)(total, l.hi, tl) + NAME(lf_product_error)(f, a, fa) + llo + flo * a);
-    T large = R(1.0) / (R(1.0) + e.hi), small = e.hi * large, s = x < 0 ? small : large, t = x < 0 ? large : small, xy = x * y;
+    T power = given ? f_a : e.hi, large = R(1.0) / (R(1.0) + power), small = power * large, s = x < 0 ? small : large, t = x < 0 ? large : small;
+    T xy = x * y;
     return (VG){.v = v.hi,
                 .c = NAME(lf_finite)(c),
                 .a = NAME(lf_negative)(x),
@@ -394,9 +396,9 @@ static inline VG NAME(lf_bce_logits)(T x, T y, T w, T f_a, int weighted)
                 .hx = total * (s * t)};
 }
 
-LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, f_a, 0); }
+LOSS(bce_logits) { return NAME(lf_bce_logits)(x, y, 1, f_a, given, 0); }
 
-LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, f_a, 1); }
+LOSS(bce_logits_pos_weight) { return NAME(lf_bce_logits)(x, y, z, f_a, given, 1); }
 
 /* The sign of x^gamma for x < 0: NaN unless gamma is whole. */
 static inline T NAME(lf_power_sign)(T gamma)
@@ -421,7 +423,7 @@ static inline VG NAME(lf_sigmoid_focal)(T x, T y, const T *p, int square)
     NAME(LfPair) other = NAME(lf_less)(1, p, 0);
     T gamma = square ? 2 : p[1], one = p[0] < 0 ? 1 : p[0], onelo = p[0] < 0 ? 0 : p[LF_PARAMS], zero = p[0] < 0 ? 1 : other.hi,
       zerolo = p[0] < 0 ? 0 : other.lo;
-    VG ce = NAME(lf_bce_logits)(x, y, 1, 0, 0);
+    VG ce = NAME(lf_bce_logits)(x, y, 1, 0, 0, 0);
     NAME(LfLogistic) l = NAME(lf_logistic)(x);
     T k = R(1.0) - y, klo = (R(1.0) - k) - y, ks = k * l.s, yt = y * l.t, st = l.s * l.t, ts = l.t - l.s;
     NAME(LfPair) q = NAME(lf_minus)(ks, -yt);
