@@ -75,11 +75,12 @@ static void elem_unless_finite(const LfElemJob *j, ptrdiff_t b)
 
 static void elem_block_any(const LfElemJob *j, ptrdiff_t b)
 {
-    if (j->wide)
+    if (j->wide) {
         elem_block_f64(j, b);
-    else
-        elem_block_f32(j, b);
-    if (!j->wide && j->sum)
+        return;
+    }
+    elem_block_f32(j, b);
+    if (j->sum)
         elem_unless_finite(j, b);
 }
 

@@ -11,7 +11,7 @@
  *   Elsewhere sums that need logarithms take v. With LF_RATIO a pair shares one logarithm and one division:
  *   log a + log a' = log P + e/P, P = a a' rounded, e what that drops; b/a + b'/a' = (b a' + b' a)/P.
  * Products: with LF_PRODUCT a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm
- *   once a run. A mean of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
+ *   once a block. A mean of equal terms, whose roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
  * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack; sums of transposed arrays take

@@ -3,14 +3,18 @@
 LOSSES = {lf_loss_names[i].decode(): i for i in range(lf_loss_count)}
 
 
-cdef void run_elements(const LfElemJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t b
+ctypedef void (*ElemKernel)(const LfElemJob *, Py_ssize_t) noexcept nogil
+
+
+cdef void run_elements(const LfElemJob *job, ElemKernel kernel, Py_ssize_t n, int threads) noexcept nogil:
+    """`kernel`, of blocks or of strips, for each of n."""
+    cdef Py_ssize_t i
     if threads == 1:
-        for b in range(blocks):
-            K.elem_block(job, b)
+        for i in range(n):
+            kernel(job, i)
     else:
-        for b in prange(blocks, schedule="static", num_threads=threads):
-            K.elem_block(job, b)
+        for i in prange(n, schedule="static", num_threads=threads):
+            kernel(job, i)
 
 
 cdef void run_folds(const LfElemJob *job, int arg, Py_ssize_t blocks, int threads) noexcept nogil:
@@ -21,16 +25,6 @@ cdef void run_folds(const LfElemJob *job, int arg, Py_ssize_t blocks, int thread
     else:
         for b in prange(blocks, schedule="static", num_threads=threads):
             K.elem_fold(job, arg, b)
-
-
-cdef void run_strips(const LfElemJob *job, Py_ssize_t strips, int threads) noexcept nogil:
-    cdef Py_ssize_t s
-    if threads == 1:
-        for s in range(strips):
-            K.elem_strip(job, s)
-    else:
-        for s in prange(strips, schedule="static", num_threads=threads):
-            K.elem_strip(job, s)
 
 
 cdef void cut(LfElemJob *job, bint want_sum) noexcept:
@@ -114,10 +108,7 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        if taken:
-            run_strips(job, taken, threads_for(blocks, LF_ELEM_SHARES))
-        else:
-            run_elements(job, blocks, threads_for(blocks, LF_ELEM_SHARES))
+        run_elements(job, K.elem_strip if taken else K.elem_block, taken if taken else blocks, threads_for(blocks, LF_ELEM_SHARES))
     add_up(totals, job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)

@@ -608,7 +608,8 @@ LOSS(js_div_log)
 /* Gaussian, z = var.  s = max(z, eps), d = x - y, q = d/s:
  *   v  = (log s + d^2/s)/2 + full log(2 pi)/2
  *   gx = q,  gz = (1 - d^2/s)/(2s)       the clamp passes the gradient, as torch's,   hx = 1/s
- * z = inf gives inf; z < 0 is bad.   1.75 ulp while |v| > |log s|/16: log s < 0 may cancel d^2/s, and is known to 2^-29. */
+ * z = inf gives inf; z < 0 is bad.   1.75 ulp while |v| > |log s|/16: log s < 0 may cancel d^2/s, and is known to 2^-29.
+ * A sum multiplies two s, which is exact but for what it makes up for while the product is normal: of a smaller eps it takes v. */
 LOSS(gaussian_nll)
 {
     T eps = p[1], s = z < eps ? eps : z, l = NAME(lf_log_positive)(s).hi;

@@ -13,7 +13,8 @@
  * Layout. Up to LF_SMALL_C classes rows lie side by side in a tile[class][row], one row per vector lane, whatever their memory layout; where
  * positions lie nearer to one another than classes, many such tiles are copied in and out at once, class by class (a cache holds few lines that
  * are a power of two apart). Larger rows are read in runs of LF_RUN classes, each lane of LF_LANES taking every LF_LANES-th. The choice between
- * these two orders depends on C only: rows of one run whose positions lie nearer to one another lie in a tile too, and are added up as if they did not.
+ * these two orders depends on C only: rows of one run whose positions lie nearer to one another lie in a tile too, and are added up as if they did
+ * not.
  * Order: two terms (long float rows on AVX-512: four) are added in T, then everything in double, in an order fixed by C.
  */
 
@@ -565,8 +566,8 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
     return buf;
 }
 
-/* Rows of several runs, which stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. row_first finds the first
- * run's maximum; called a row ahead, it overlaps with the sums. */
+/* Rows of several runs, which stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. row_first finds the
+ * first run's maximum; called a row ahead, it overlaps with the sums. */
 static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
 {
     T buf[LF_RUN];
@@ -600,8 +601,7 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
             x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
             here.low = ~(U)0; /* not known of what is left of them */
         }
-        s += ref.f * (here.max == m ? NAME(run_sum)(x, n, dtype, ahead, ref, 1, top, here, &count, NULL)
-                                    : NAME(run_sum)(x, n, dtype, ahead, ref, 0, top, here, &count, NULL));
+        s += ref.f * NAME(run_sum)(x, n, dtype, ahead, ref, here.max == m, top, here, &count, NULL);
         if (spread)
             NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, c, n, m, buf), NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -1277,8 +1277,8 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
 
 #define T_ROOM (LF_ROOM / (ptrdiff_t)sizeof(T))
 
-/* Rows of one run whose positions lie nearer to one another than their classes are worked on side by side too, with the bits of rows that do not: where
- * the second pass sums nothing. How many at once: 0 if they are not. */
+/* Rows of one run whose positions lie nearer to one another than their classes are worked on side by side too, with the bits of rows that do not:
+ * where the second pass sums nothing. How many at once: 0 if they are not. */
 static ptrdiff_t NAME(planes_fit)(const LfRowJob *j)
 {
     const int sums = NAME(row_spread)(j) || j->gw || j->gt.data || j->op == LF_NLL || (j->op == LF_SOFTMAX && j->gx.data);
