@@ -602,6 +602,24 @@ def test_as_a_process():
     assert process("-m", "lossfast", "--version").stdout == f"lossfast {VERSION}\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(closed):
+    command = f'"$0" -m lossfast evaluate "$@" {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, *map(str, EXAMPLE)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("accuracy" in done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_names_that_the_terminal_cannot_show(tmp_path, encoding):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.npy"))
+    path.write_bytes(EXAMPLE[0].read_bytes())
+    command = [sys.executable, "-m", "lossfast", "evaluate", path, EXAMPLE[1]]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\udcff.npy (899, 10)" in done.stdout
+
+
 # --- Files larger than memory, interrupts, terminals
 
 
@@ -663,6 +681,16 @@ def test_table_in_a_terminal(code):
     assert status == 0
     assert "97.44%" in shown and "worst samples" in shown
     assert ("│" in shown) == (code == RICH)
+
+
+@pytest.mark.parametrize("code", [PLAIN, pytest.param(RICH, id="rich")])
+def test_text_in_a_terminal_is_shown_as_it_is(tmp_path, code):
+    if code == RICH:
+        pytest.importorskip("rich")
+    tokens = ["_", "[/b]", "[red]", ":x:"]
+    x, y = saved(tmp_path / "x.npy", np.zeros((7, 1, 4))), saved(tmp_path / "y.npy", np.array([[1, 2, 3]]))
+    status, shown = in_terminal(code, "evaluate", x, y, "--loss", "ctc", "--tokens", saved(tmp_path / "tokens.npy", np.array(tokens)))
+    assert status == 0 and "[/b][red]:x:" in shown
 
 
 @pytest.mark.parametrize("code", [PLAIN, pytest.param(RICH, id="rich")])

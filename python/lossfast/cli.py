@@ -47,6 +47,8 @@ def main(argv=None) -> int:
     >>> lossfast.cli.main(["evaluate", "no-such-file.npy", "targets.npy"])
     3
     """
+    if argv is None:
+        _prepare_streams()
     parser, evaluate = _parsers()
     arguments = parser.parse_args(argv)
     options = {name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None}
@@ -69,6 +71,16 @@ def main(argv=None) -> int:
         return _fail(str(error), BAD_DATA)
     except MemoryError as error:
         return _fail(f"out of memory: {error}; a smaller --memory may help", BAD_DATA)
+
+
+def _prepare_streams():
+    """Have the process show as an escape what its encoding lacks, and write into nothing where it was started with a stream closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message, code):
@@ -250,12 +262,13 @@ def _print_columns(rows, alignment):
 def _print_rich(title, figures, worst):
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(*title, sep="\n", markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(*title, sep="\n")
     table = Table("", "", show_header=False)
     for name, value in figures:
-        table.add_row(name, f"[bold]{value}[/bold]" if name in ("mean loss", "accuracy") else value)
+        table.add_row(name, Text(value, "bold" if name in ("mean loss", "accuracy") else ""))
     console.print(table)
     if worst:
         table = Table(title="worst samples", title_justify="left")
