@@ -76,13 +76,24 @@ cdef object whole_number(object given, str name):
     raise TypeError(f"{name}: expected an integer, got {given!r}") from None
 
 
-cdef int class_axis(object axis, int ndim, int default) except -1:
-    if axis is None and default >= 0:
-        return default
+cdef int class_axis(object axis, int ndim) except -1:
     i = whole_number(axis, "axis")
     if not -ndim <= i < ndim:
         raise ValueError(f"axis: {i} is out of range for {ndim} dimensions")
     return i + ndim if i < 0 else i
+
+
+cdef int mark_axes(object axis, int ndim, bint *marked) except -1:
+    """Which axes are named, by an integer or several."""
+    cdef int d
+    for d in range(ndim):
+        marked[d] = False
+    for one in axis if isinstance(axis, (tuple, list)) else (axis,):
+        d = class_axis(one, ndim)
+        if marked[d]:
+            raise ValueError(f"axis: {one} is named twice in {axis}")
+        marked[d] = True
+    return 0
 
 
 cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssize_t *class_stride):
@@ -176,14 +187,63 @@ cdef int mask_array(LfArray *v, object where, tuple shape) except -1:
     return 0
 
 
+cdef cnp.ndarray bind_upstream(Request request, LfArray *v, tuple shape):
+    """grad_output of a loss without reduction."""
+    cdef cnp.ndarray u = as_array(request.upstream, "grad_output")
+    check_broadcast(u, shape, "grad_output")
+    fill_array(v, u, dtype_code(u), len(shape))
+    return u
+
+
+cdef bint holds_probabilities(cnp.ndarray at, cnp.ndarray ax, int axis, bint indices) except -1:
+    """Whether a target holds class probabilities, else class indices; these alone for `indices`. Its shape and dtype are checked."""
+    cdef int code = dtype_code(at), ndim = cnp.PyArray_NDIM(ax), tdim = cnp.PyArray_NDIM(at), d, e = 0
+    cdef bint probabilities = tdim == ndim and not indices, fits = tdim == ndim - 1
+    for d in range(ndim):
+        if probabilities and cnp.PyArray_DIM(at, d) != cnp.PyArray_DIM(ax, d):
+            probabilities = False
+        if fits and d != axis:
+            if cnp.PyArray_DIM(at, e) != cnp.PyArray_DIM(ax, d):
+                fits = False
+            e += 1
+    if ndim == 1 and tdim == 1 and cnp.PyArray_DIM(at, 0) == 1 and not (probabilities and is_float(code)):
+        probabilities, fits = False, True
+    if probabilities and not is_float(code):
+        raise TypeError(f"target: expected {FLOATS} for class probabilities of the input's shape, got dtype {at.dtype}; "
+                        f"class indices have shape {positions_shape(ax, axis)}")
+    if not probabilities and is_float(code):
+        raise TypeError(f"target: expected integer class indices of shape {positions_shape(ax, axis)}"
+                        f"{'' if indices else f' or class probabilities of shape {shape_of(ax)}'}, got dtype {at.dtype} and shape {shape_of(at)}")
+    if not probabilities and not fits:
+        raise ValueError(f"target: expected class indices of shape {positions_shape(ax, axis)} for input of shape {shape_of(ax)} with classes "
+                         f"on axis {axis}, got shape {shape_of(at)}")
+    if not probabilities and code == LF_BOOL:
+        raise TypeError("target: expected integer class indices, got dtype bool")
+    return probabilities
+
+
+cdef int check_labels(LfRowJob *job, Totals *totals, cnp.ndarray at, cnp.ndarray ax, int axis) except -1:
+    """A pass over the labels alone, which also finds a mean's denominator."""
+    cdef LfRowJob merged
+    if job.ndim != 1:
+        merged = job[0]         # 7 KB, 100 ns
+        merge_rows(&merged)
+        run_rows(&merged, totals, True)
+    else:
+        run_rows(job, totals, True)
+    if totals.bad >= 0:
+        bad_label(totals.bad, at, positions_shape(ax, axis), job.c)
+    return 0
+
+
 def class_loss(object input, object target, object weight, object ignore_index, object reduction, object label_smoothing, object axis,
                object where, object out, bint nll, bint focal=False, object gamma=0.0):
     """cross_entropy, nll_loss and focal_loss: see lossfast.functional."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction)
     cdef cnp.ndarray ax = as_array(input, "input"), at = as_array(target, "target"), aw = None, ao = None, am = None, au = None
-    cdef int code = dtype_code(ax), tcode = dtype_code(at), ndim = cnp.PyArray_NDIM(ax), tdim = cnp.PyArray_NDIM(at), ax_axis, d, e
-    cdef bint wide = code == LF_F64 or not is_float(code), probabilities, fits
+    cdef int code = dtype_code(ax), ndim = cnp.PyArray_NDIM(ax), ax_axis
+    cdef bint wide = code == LF_F64 or not is_float(code), probabilities
     cdef bint indices = nll or focal
     cdef double smoothing = 0 if indices else smoothing_value(label_smoothing)
     cdef LfRowJob job
@@ -193,32 +253,10 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     cdef cnp.ndarray g
     if ndim == 0:
         raise ValueError("input: expected scores of at least one dimension, (C), (N, C) or (N, C, d1, ...), got a 0-dimensional array")
-    ax_axis = (1 if ndim > 1 else 0) if axis is None else class_axis(axis, ndim, 0)
+    ax_axis = (1 if ndim > 1 else 0) if axis is None else class_axis(axis, ndim)
 
-    probabilities = tdim == ndim and not indices
-    fits = tdim == ndim - 1
-    e = 0
-    for d in range(ndim):
-        if probabilities and cnp.PyArray_DIM(at, d) != cnp.PyArray_DIM(ax, d):
-            probabilities = False
-        if fits and d != ax_axis:
-            if cnp.PyArray_DIM(at, e) != cnp.PyArray_DIM(ax, d):
-                fits = False
-            e += 1
-    if ndim == 1 and tdim == 1 and cnp.PyArray_DIM(at, 0) == 1 and not (probabilities and is_float(tcode)):
-        probabilities, fits = False, True
-    if probabilities and not is_float(tcode):
-        raise TypeError(f"target: expected {FLOATS} for class probabilities of the input's shape, got dtype {at.dtype}; "
-                        f"class indices have shape {positions_shape(ax, ax_axis)}")
-    if not probabilities and is_float(tcode):
-        raise TypeError(f"target: expected integer class indices of shape {positions_shape(ax, ax_axis)}"
-                        f"{'' if indices else f' or class probabilities of shape {shape_of(ax)}'}, got dtype {at.dtype} and shape {shape_of(at)}")
-    if not probabilities and not fits:
-        raise ValueError(f"target: expected class indices of shape {positions_shape(ax, ax_axis)} for input of shape {shape_of(ax)} with classes "
-                         f"on axis {ax_axis}, got shape {shape_of(at)}")
-    if not probabilities and tcode == LF_BOOL:
-        raise TypeError("target: expected integer class indices, got dtype bool")
-    wide = wide or (probabilities and tcode == LF_F64)
+    probabilities = holds_probabilities(at, ax, ax_axis, indices)
+    wide = wide or (probabilities and dtype_code(at) == LF_F64)
 
     open_rows(&job, LF_NLL if nll else LF_CE_PROB if probabilities else LF_CE_INDEX, ax, code, ax_axis, at)
     job.wide, job.smoothing = wide, smoothing
@@ -237,9 +275,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         if request.hessian and nll:
             raise TypeError("f: nll_loss has no Hessian here")
         if request.upstream is not None and mode == 0:
-            au = as_array(request.upstream, "grad_output")
-            check_broadcast(au, positions_shape(ax, ax_axis), "grad_output")
-            fill_array(&job.upstream, au, dtype_code(au), job.ndim)
+            au = bind_upstream(request, &job.upstream, positions_shape(ax, ax_axis))
         elif request.upstream is not None:
             scale = upstream_scalar(request)
     if out is not None:
@@ -250,14 +286,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
     # denominator first.
     if (request is not None and mode == 1) or ao is not None or (request is not None and request.out is not None):
-        if job.ndim != 1:
-            pre = job           # 7 KB, 100 ns
-            merge_rows(&pre)
-            run_rows(&pre, &totals, True)
-        else:
-            run_rows(&job, &totals, True)
-        if totals.bad >= 0:
-            bad_label(totals.bad, at, positions_shape(ax, ax_axis), job.c)
+        check_labels(&job, &totals, at, ax, ax_axis)
         if mode == 1:
             scale = scale / totals.mass if totals.mass != 0 else 0
     job.scale = scale
@@ -363,7 +392,7 @@ def softmax(object input, object axis, object out, bint log):
         if request is not None:
             raise ValueError("input: expected at least one dimension to differentiate by, got 0")
         return result[0]
-    ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim, -1)
+    ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim)
     open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
     job.wide, job.rows = wide, rows_per_block(job.c)
     if out is None:
@@ -401,17 +430,11 @@ def logsumexp(object input, object axis, object keep, object out):
     cdef LfArray *classes[2]
     cdef Totals totals
     cdef Py_ssize_t shape[64]
-    for d in range(ndim):
-        reduced[d] = axis is None
     if axis is None or (type(axis) is int and axis == -1 and ndim):
-        if axis is not None:
-            reduced[ndim - 1] = True
+        for d in range(ndim):
+            reduced[d] = axis is None or d == ndim - 1
     else:
-        for one in axis if isinstance(axis, (tuple, list)) else (axis,):
-            d = class_axis(one, ndim, -1)
-            if reduced[d]:
-                raise ValueError(f"axis: {one} is named twice in {axis}")
-            reduced[d] = True
+        mark_axes(axis, ndim, reduced)
     open_rows(&job, LF_LOGSUMEXP, ax, code, ndim - 1) if ndim else open_rows(&job, LF_LOGSUMEXP, ax.reshape(1), code, 0)
     if request is not None:
         if request.hessian or request.names != ("input",):

@@ -63,6 +63,23 @@ cdef void merge_positions(LfVectorJob *job) noexcept:
     job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
 
 
+cdef tuple split_axes(LfVectorJob *job, cnp.ndarray ax, bint *over):
+    """The axes of vectors and, as they lie, those of positions, whose shape is returned."""
+    cdef int d, e = 0, k = 0
+    job.n = job.c = 1
+    for d in range(cnp.PyArray_NDIM(ax)):
+        if over[d]:
+            job.cshape[k] = cnp.PyArray_DIM(ax, d)
+            job.c *= job.cshape[k]
+            k += 1
+        else:
+            job.shape[e] = cnp.PyArray_DIM(ax, d)
+            job.n *= job.shape[e]
+            e += 1
+    job.cdim, job.ndim = k, e
+    return tuple([job.shape[d] for d in range(e)])
+
+
 @cython.final
 cdef class VectorLoss:
     """One loss between vectors: its kernel and how it reads its arguments.
@@ -86,15 +103,15 @@ cdef class VectorLoss:
 
     def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=()):
         cdef Request request = take_request()
-        cdef int mode = reduction_code(reduction), q, d, e = 0, k = 0, ndim
+        cdef int mode = reduction_code(reduction), q, d, ndim
         cdef list arrays = [], grads = []
-        cdef cnp.ndarray ax = as_array(vectors[0], self.args[0]), at = None, am = None, au = None, ao = None, aw = None, g
+        cdef cnp.ndarray ax = as_array(vectors[0], self.args[0]), at = None, am = None, au = None, ao = None, aw = None
         cdef bint wide = False
         cdef bint over[64]
         cdef LfVectorJob job
         cdef Totals totals
         cdef double denominator, scale = 1
-        cdef tuple shape, reads, whole = shape_of(ax)
+        cdef tuple shape, whole = shape_of(ax), sums = None
         ndim = cnp.PyArray_NDIM(ax)
         if ndim == 0:
             raise ValueError(f"{self.args[0]}: expected at least one dimension, got a 0-dimensional array")
@@ -104,27 +121,9 @@ cdef class VectorLoss:
                 raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {whole}, got {shape_of(arrays[q])}")
             wide = wide or widens(vectors[q], arrays[q], q == 0)
         checked_size(whole, self.args[0])
-        if axis is None:
-            axis = 1 if ndim > 1 else 0
-        for d in range(ndim):
-            over[d] = False
-        for one in axis if isinstance(axis, (tuple, list)) else (axis,):
-            d = class_axis(one, ndim, 0)
-            if over[d]:
-                raise ValueError(f"axis: {one} is named twice in {axis}")
-            over[d] = True
-        job.op, job.n, job.c, job.scale = self.op, 1, 1, 1
-        for d in range(ndim):
-            if over[d]:
-                job.cshape[k] = cnp.PyArray_DIM(ax, d)
-                job.c *= job.cshape[k]
-                k += 1
-            else:
-                job.shape[e] = cnp.PyArray_DIM(ax, d)
-                job.n *= job.shape[e]
-                e += 1
-        job.cdim, job.ndim = k, e
-        shape = tuple([job.shape[d] for d in range(e)])
+        mark_axes((1 if ndim > 1 else 0) if axis is None else axis, ndim, over)
+        shape = split_axes(&job, ax, over)
+        job.op, job.scale = self.op, 1
         job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
         job.label.data = job.out.data = job.where.data = job.upstream.data = NULL
         for q in range(LF_VECTORS):
@@ -151,9 +150,7 @@ cdef class VectorLoss:
             if request.hessian:
                 raise TypeError(f"f: {self.name} has no Hessian here")
             if request.upstream is not None and mode == 0:
-                au = as_array(request.upstream, "grad_output")
-                check_broadcast(au, shape, "grad_output")
-                fill_array(&job.upstream, au, dtype_code(au), job.ndim)
+                au = bind_upstream(request, &job.upstream, shape)
             elif request.upstream is not None:
                 scale = upstream_scalar(request)
         if mode == 0:
@@ -173,22 +170,8 @@ cdef class VectorLoss:
             if mode == 1:
                 scale = scale / totals.mass if totals.mass != 0 else 0
         job.scale = scale
-        sums = None
         if request is not None:
-            reads = (*arrays, at, aw, am, au, ao)
-            for i, name in enumerate(request.names):
-                if name in self.args:
-                    q = self.args.index(name)
-                    g = gradient_array(request, i, arrays[q], name, reads)
-                    vector_array(&job.grad[q], g, over, &job.gradc[q][0])
-                elif name == "weight" and aw is not None:
-                    g = gradient_array(request, i, as_array(weight, "weight"), name, reads)
-                    sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
-                elif name == "target" and at is not None:
-                    raise TypeError(f"argnums: target holds labels here (dtype {at.dtype}), which have no gradient")
-                else:
-                    raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
-                grads.append(g)
+            grads, sums = self.bind_gradients(&job, request, over, arrays, at, aw, weight, (*arrays, at, aw, am, au, ao))
         merge_positions(&job)
         run_vectors(&job, &totals)
         if totals.bad >= 0:
@@ -203,6 +186,28 @@ cdef class VectorLoss:
         if sums is not None:
             finish_weight_gradient([None, sums], False, 0, scale)
         return request.outcome(result, tuple(grads))
+
+    cdef tuple bind_gradients(self, LfVectorJob *job, Request request, bint *over, list arrays, cnp.ndarray at, cnp.ndarray aw,
+                              object weight, tuple reads):
+        """([gradient arrays], (weight gradient, sums by block and class))"""
+        cdef list grads = []
+        cdef cnp.ndarray g
+        cdef int i, q
+        sums = None
+        for i, name in enumerate(request.names):
+            if name in self.args:
+                q = self.args.index(name)
+                g = gradient_array(request, i, arrays[q], name, reads)
+                vector_array(&job.grad[q], g, over, &job.gradc[q][0])
+            elif name == "weight" and aw is not None:
+                g = gradient_array(request, i, as_array(weight, "weight"), name, reads)
+                sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
+            elif name == "target" and at is not None:
+                raise TypeError(f"argnums: target holds labels here (dtype {at.dtype}), which have no gradient")
+            else:
+                raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
+            grads.append(g)
+        return grads, sums
 
     cdef double parameter(self, int i, object given) except? -1e300:
         cdef tuple limit = self.limits[i]
