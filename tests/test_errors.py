@@ -479,6 +479,7 @@ TEN = np.zeros((10, 4), np.float32)
 OVERLAPS = [
     ("softmax out", "out", lambda a, b: F.softmax(a, out=b)),
     ("log_softmax out", "out", lambda a, b: F.log_softmax(a, out=b)),
+    ("softmax out over grad_output", "out", lambda a, b: VG(F.softmax)(TEN, grad_output=a, out=b)),
     ("log_softmax out transposed", "out", lambda a, b: F.log_softmax(a[:4], out=a[:4].T)),
     ("logsumexp out", "out", lambda a, b: F.logsumexp(a, out=b[:, 0])),
     ("cross_entropy out", "out", lambda a, b: CE(a, np.zeros(10, int), reduction="none", out=b[:, 1])),
@@ -534,6 +535,20 @@ def test_overlap_is_decided_by_elements():
     assert 50 < refused < 250
 
 
+class Given:
+    """What NumPy asks for its array: `answer`, an array or an exception."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __array__(self, dtype=None, copy=None):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+MASKED = np.ma.array([1, 2, 3], mask=[True, False, False])
+NO_TEXT = UnicodeDecodeError("utf-8", b"x", 0, 1, "no text")
 LINEAR = np.random.default_rng(0).standard_normal((6, 4)), np.random.default_rng(1).standard_normal((5, 4)), np.arange(6) % 5
 WORDS = [
     ("ignore_index beyond 64 bits", ValueError, ["ignore_index", "64-bit"], lambda: CE([[1.0, 2.0]], [0], ignore_index=2**70)),
@@ -562,6 +577,21 @@ WORDS = [
     ("frames below none", ValueError, ["input_lengths[0] = -1", "no number of frames"], lambda: F.ctc_feasible([[1]], [-1], 1)),
     ("a class below none", IndexError, ["targets[0, 1] = -2", "no class"], lambda: F.ctc_feasible([[1, -2]], 2, 2)),
     ("tokens beyond int64", ValueError, ["references", str(2**64 - 1)], lambda: F.edit_distance([-1], np.array([2**64 - 1], np.uint64))),
+    ("a list of masked arrays", TypeError, ["target", "masked"], lambda: F.mse_loss([[1, 2, 3], [4, 5, 6]], [[1, 2, 3], MASKED][::-1])),
+    ("what says it is a masked array", TypeError, ["input", "masked"], lambda: F.softmax(Given(MASKED))),
+    ("masked tokens", TypeError, ["hypotheses", "masked"], lambda: F.edit_distance(MASKED, [1, 2, 3])),
+    ("rows of masked tokens", TypeError, ["references", "masked"], lambda: F.token_error_rate([[1, 2, 3]], [MASKED])),
+    ("masked rows from memory", TypeError, ["logits", "masked"], lambda: lf.evaluate([MASKED, MASKED], [0, 1])),
+    ("an array that cannot be had", ValueError, ["input", "not now"], lambda: F.softmax(Given(RuntimeError("not now")))),
+    ("an array that is no text", ValueError, ["input", "no text"], lambda: F.softmax(Given(NO_TEXT))),
+    ("zero_infinity text", TypeError, ["zero_infinity", "'no'"], lambda: lf.CTCLoss(zero_infinity="no")),
+    ("from_logits none", TypeError, ["from_logits", "None"], lambda: lf.CTCLoss(from_logits=None)),
+    ("from_logits of a decoder", TypeError, ["from_logits", "'no'"], lambda: F.ctc_greedy_decode(np.zeros((2, 3)), from_logits="no")),
+    ("from_logits of an alignment", ValueError, ["from_logits", "2"], lambda: F.ctc_align(np.zeros((2, 3)), [1], 2, 1, from_logits=2)),
+    ("fused_log_softmax text", TypeError, ["fused_log_softmax", "'no'"], lambda: lf.RNNTLoss(fused_log_softmax="no")),
+    ("batch_first text", TypeError, ["batch_first", "'no'"], lambda: lf.evaluate(np.zeros((2, 1, 3)), [[1]], loss="ctc", batch_first="no")),
+    ("Hessian of softmax", TypeError, ["log_softmax", "no Hessian"], lambda: lf.value_grad_hess(F.log_softmax)([1.0, 2.0])),
+    ("Hessian of logsumexp", TypeError, ["logsumexp", "no Hessian"], lambda: lf.value_grad_hess(F.logsumexp)([1.0, 2.0])),
     ("negative worst", ValueError, ["worst"], lambda: lf.evaluate([[1.0, 2.0]], [0], worst=-1)),
 ]  # fmt: skip
 
@@ -569,6 +599,11 @@ WORDS = [
 @pytest.mark.parametrize("error, words, call", [pytest.param(*row, id=why) for why, *row in WORDS])
 def test_what_is_said(error, words, call):
     check(error, words, call)
+
+
+def test_a_masked_number_in_a_list_is_nan():
+    with pytest.warns(UserWarning, match="nan"):
+        assert F.softplus([np.ma.masked, 0.0]).tolist() == pytest.approx([np.nan, np.log(2)], nan_ok=True)
 
 
 def test_linear_cross_entropy_writes_nothing_before_an_error():

@@ -17,6 +17,8 @@ import zlib
 
 import numpy as np
 
+from lossfast import _core
+
 __all__ = ["FileArray", "MemoryArray", "open_array"]
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -88,7 +90,7 @@ class MemoryArray(_Array):
     """An array that is in memory or mapped already."""
 
     def __init__(self, source, name, dtype=None):
-        if isinstance(source, np.ma.MaskedArray):
+        if _core.is_masked(source):
             raise TypeError(f"{name}: a masked array; pass an ignore_index in the targets, or .filled()")
         self._array = np.asarray(source)
         self._describe(name, self._array.shape, self._array.dtype, dtype)

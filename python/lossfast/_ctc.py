@@ -310,6 +310,8 @@ def ctc_beam_search_decode(log_probs, input_lengths=None, blank=0, *, beam_width
 
 def _sequences(tokens, lengths, name):
     """Rows of int64 tokens, their lengths, and whether they are a batch."""
+    if _core.is_masked(tokens):
+        raise TypeError(f"{name}: expected plain arrays, got a masked array; pass lengths, or .compressed()")
     if isinstance(tokens, str):
         tokens = [ord(c) for c in tokens]
     elif (

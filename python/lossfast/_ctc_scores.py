@@ -5,6 +5,7 @@ import operator
 import numpy as np
 
 import lossfast.functional as F
+from lossfast import _core
 from lossfast._arrayfiles import open_array
 from lossfast._tally import Scores
 
@@ -22,7 +23,7 @@ class ByUtterance:
         ndim = len(logits.shape)
         if ndim not in (2, 3):
             raise ValueError(f"{logits.name}: expected logits of shape (T, N, C), or (T, C) for one utterance; got shape {logits.shape}")
-        self._batch = None if ndim == 2 else 0 if batch_first else 1
+        self._batch = None if ndim == 2 else 0 if _core.flag(batch_first, "batch_first") else 1
         self.sample_axes = () if ndim == 2 else (self._batch,)
         count = 1 if ndim == 2 else logits.shape[self._batch]
         frames = logits.shape[1 if self._batch == 0 else 0]

@@ -52,6 +52,21 @@ cdef inline bint is_integer(int code) noexcept:
     return LF_I8 <= code <= LF_U64
 
 
+cpdef bint is_masked(object x) except -1:
+    """Whether something is a masked array, or a list with one in it: NumPy would make plain arrays of them without a word."""
+    ma = sys.modules.get("numpy.ma")
+    if ma is None:
+        return False
+    if isinstance(x, (list, tuple)):
+        for row in x:
+            if isinstance(row, (int, float)):
+                return False
+            if isinstance(row, ma.MaskedArray) and row is not ma.masked:
+                return True
+        return False
+    return isinstance(x, ma.MaskedArray)
+
+
 cdef cnp.ndarray as_array(object x, str name):
     """The array behind an argument, in a dtype that the kernels read; copied only where it is byte-swapped or no array."""
     cdef cnp.ndarray a
@@ -60,13 +75,12 @@ cdef cnp.ndarray as_array(object x, str name):
         if dtype_code(a) >= 0:
             return a
     else:
-        ma = sys.modules.get("numpy.ma")
-        if ma is not None and isinstance(x, ma.MaskedArray):
-            raise TypeError(f"{name}: expected a plain array, got a masked array; pass where=~mask, or .filled()")
         try:
-            a = np.asarray(x)
+            a = np.asanyarray(x)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise type(error)(f"{name}: cannot be read as an array: {error}") from error
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{name}: cannot be read as an array: {error}") from error
+        if is_masked(a) or is_masked(x):
+            raise TypeError(f"{name}: expected a plain array, got a masked array; pass where=~mask, or .filled()")
         if type(a) is not np.ndarray:
             a = a.view(np.ndarray)
     if dtype_code(a) < 0:
@@ -232,15 +246,15 @@ cdef bint same_elements(cnp.ndarray a, cnp.ndarray b):
             and (<object>a).strides == (<object>b).strides and a.dtype == b.dtype)
 
 
-def flag(object given, str name):
+cpdef bint flag(object given, str name) except -1:
     """An option that is on or off."""
     if given is True or given is False:
-        return given
+        return given is True
     if not isinstance(given, (np.bool_, int, np.integer)):
         raise TypeError(f"{name}: expected True or False, got {given!r}")
     if given != 0 and given != 1:
         raise ValueError(f"{name}: expected True or False, got {given!r}")
-    return bool(given)
+    return given == 1
 
 
 cpdef double number(object given, str name) except? -1e300:

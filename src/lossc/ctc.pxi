@@ -162,14 +162,14 @@ cdef int read_targets(CtcCall call, object targets, object target_lengths) excep
     return 0
 
 
-cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+cdef CtcCall open_ctc(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object from_logits):
     cdef CtcCall call = CtcCall.__new__(CtcCall)
     cdef cnp.ndarray x = frames_array(log_probs, "log_probs")
     cdef LfCtcJob *job = &call.job
     cdef int ndim = cnp.PyArray_NDIM(x)
     memset(job, 0, sizeof(LfCtcJob))
     call.x, call.batched = x, ndim == 3
-    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), flag(from_logits, "from_logits")
     job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if call.batched else 1, cnp.PyArray_DIM(x, ndim - 1)
     job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if call.batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
     job.blank = class_index(blank, job.C, False)
@@ -325,10 +325,7 @@ cdef int run_ctc(CtcCall call) except -1:
 
 cdef cnp.ndarray ctc_gradient(CtcCall call, Request request, object log_probs, object out):
     cdef cnp.ndarray g
-    if request.hessian:
-        raise TypeError("f: ctc_loss has no Hessian")
-    if request.names != ("log_probs",):
-        raise ValueError(f"argnums: ctc_loss has one argument to differentiate by, log_probs, got {', '.join(request.names)}")
+    check_single(request, "ctc_loss", "log_probs")
     g = gradient_array(request, 0, call.x, "log_probs", (call.targets, out))
     if request.out_for(0) is not None:   # log_probs are read again after the gradient's rows are written
         for other in (call.x, log_probs):
@@ -363,11 +360,12 @@ cdef void bind_gradient(LfCtcJob *job, cnp.ndarray g, bint batched) noexcept:
     job.g_t, job.g_n, job.g_c = cnp.PyArray_STRIDE(g, 0), cnp.PyArray_STRIDE(g, 1) if batched else 0, cnp.PyArray_STRIDE(g, ndim - 1)
 
 
-def ctc_loss(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object reduction, bint zero_infinity,
-             bint from_logits, object out):
+def ctc_loss(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object reduction, object zero_infinity,
+             object from_logits, object out):
     """See lossfast.functional."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction)
+    cdef bint finite = flag(zero_infinity, "zero_infinity")
     cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
     cdef bint wide = call.job.x_dtype == LF_F64
     cdef cnp.ndarray ao = None, g = None
@@ -384,7 +382,7 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
         call.job.stream = cnp.PyArray_NBYTES(g) > STREAM_BYTES
     run_ctc(call)
     for n in range(N):
-        if zero_infinity and loss[n] == INFINITY:
+        if finite and loss[n] == INFINITY:
             loss[n] = 0
         if mode == 1:
             loss[n] /= max(call.lengths[n], 1)
@@ -402,7 +400,7 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
     return result if request is None else request.outcome(result, (g,))
 
 
-def ctc_posteriors(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+def ctc_posteriors(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object from_logits):
     """See lossfast.functional."""
     cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
     cdef LfCtcJob *job = &call.job
@@ -432,7 +430,7 @@ cdef int check_feasible(CtcCall call) except -1:
     return 0
 
 
-def ctc_align(object log_probs, object targets, object input_lengths, object target_lengths, object blank, bint from_logits):
+def ctc_align(object log_probs, object targets, object input_lengths, object target_lengths, object blank, object from_logits):
     """(labels, scores) of frames, (start, end, score) of tokens and the score of the path: see lossfast.functional."""
     cdef CtcCall call = open_ctc(log_probs, targets, input_lengths, target_lengths, blank, from_logits)
     cdef LfCtcJob *job = &call.job
@@ -558,14 +556,14 @@ cdef Py_ssize_t number_up_to(object given, str name, Py_ssize_t most) except -1:
     return i
 
 
-def ctc_decode(object log_probs, object input_lengths, object blank, object beam_width, object top, bint from_logits):
+def ctc_decode(object log_probs, object input_lengths, object blank, object beam_width, object top, object from_logits):
     """(labels, lengths, scores) by [sample][rank]; beam_width None: the best class of each frame. See lossfast.functional."""
     cdef cnp.ndarray x = frames_array(log_probs, "log_probs")
     cdef int ndim = cnp.PyArray_NDIM(x), threads
     cdef bint batched = ndim == 3
     cdef LfCtcDecode job
     cdef size_t stride
-    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    job.x, job.x_dtype, job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), flag(from_logits, "from_logits")
     job.steps, job.N, job.C = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if batched else 1, cnp.PyArray_DIM(x, ndim - 1)
     job.x_t, job.x_n, job.x_c = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1) if batched else 0, cnp.PyArray_STRIDE(x, ndim - 1)
     job.blank, job.width, job.top = class_index(blank, job.C, False), 0, 1
@@ -687,7 +685,7 @@ cdef int read_rnnt_targets(CtcCall call, LfRnntJob *job, object targets, object 
 
 
 def rnnt_loss(object logits, object targets, object logit_lengths, object target_lengths, object blank, object clamp, object reduction,
-              bint from_logits, object out):
+              object from_logits, object out):
     """See lossfast.functional."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction), threads
@@ -706,7 +704,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     call.x, call.batched = x, True
     job.N, job.steps, job.width = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(x, 2) + 1
     call.job.N, call.job.steps, call.job.C = job.N, job.steps, cnp.PyArray_DIM(x, 3)
-    call.job.x, call.job.x_dtype, call.job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), from_logits
+    call.job.x, call.job.x_dtype, call.job.from_logits = <const char *>cnp.PyArray_DATA(x), dtype_code(x), flag(from_logits, "fused_log_softmax")
     call.job.x_n, call.job.x_t, job.x_u, call.job.x_c = [cnp.PyArray_STRIDE(x, n) for n in range(4)]
     if call.job.C > 2147483647:
         raise ValueError(f"logits: {call.job.C} classes are more than can be indexed")
@@ -721,10 +719,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
             raise ValueError("out: only with reduction='none'")
         ao = check_out(out, "out", (job.N,), result_dtype(call.job.x_dtype == LF_F64), (x, call.targets))
     if request is not None:
-        if request.hessian:
-            raise TypeError("f: rnnt_loss has no Hessian")
-        if request.names != ("logits",):
-            raise ValueError(f"argnums: rnnt_loss has one argument to differentiate by, logits, got {', '.join(request.names)}")
+        check_single(request, "rnnt_loss", "logits")
         ctc_scale(call, request, mode, False)
         g = gradient_array(request, 0, x, "logits", (call.targets, out))
         if overlap(g, x):

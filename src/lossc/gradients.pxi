@@ -79,7 +79,16 @@ cdef class ValueAndGrad:
             lf_request = outer
 
     def __repr__(self):
-        return f"value_and_grad({self.f!r}, argnums={self.names})"
+        return f"value_grad_hess({self.f!r})" if self.hessian else f"value_and_grad({self.f!r}, argnums={self.names})"
+
+
+cdef int check_single(Request request, str f, str name) except -1:
+    """Refuse what a function with one array to differentiate by has not: other gradients, and a Hessian."""
+    if request.hessian:
+        raise TypeError(f"f: {f} has no Hessian")
+    if request.names != (name,):
+        raise ValueError(f"argnums: {f} has one argument to differentiate by, {name}, got {', '.join(request.names)}")
+    return 0
 
 
 cdef double upstream_scalar(Request request) except? -1:

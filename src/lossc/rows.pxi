@@ -393,21 +393,21 @@ def softmax(object input, object axis, object out, bint log):
             raise ValueError("input: expected at least one dimension to differentiate by, got 0")
         return result[0]
     ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim)
+    if request is not None:
+        check_single(request, "log_softmax" if log else "softmax", "input")
+        au = as_array(1.0 if request.upstream is None else request.upstream, "grad_output")
+        check_broadcast(au, shape_of(ax), "grad_output")
+        au = np.broadcast_to(au, shape_of(ax))
     open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
     job.wide, job.rows = wide, rows_per_block(job.c)
     if out is None:
         ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
     else:
         own = ax.dtype if is_float(code) and isinstance(out, np.ndarray) and out.dtype == ax.dtype else None
-        ao = check_out(out, "out", shape_of(ax), own or result_dtype(wide), (ax,), request is None)
+        ao = check_out(out, "out", shape_of(ax), own or result_dtype(wide), (ax, au), request is None)
     row_array(&job.out, ao, dtype_code(ao), ax_axis, &job.oc[0])
     job.stream = cnp.PyArray_NBYTES(ao) > STREAM_BYTES
     if request is not None:
-        if request.hessian or request.names != ("input",):
-            raise ValueError(f"argnums: softmax has one argument to differentiate by, input, got {', '.join(request.names)}")
-        au = as_array(1.0 if request.upstream is None else request.upstream, "grad_output")
-        check_broadcast(au, shape_of(ax), "grad_output")
-        au = np.broadcast_to(au, shape_of(ax))
         row_array(&job.t, au, dtype_code(au), ax_axis, &job.tc[0])
         g = gradient_array(request, 0, ax, "input", (ax, au, ao), True)
         row_array(&job.gx, g, dtype_code(g), ax_axis, &job.gxc[0])
@@ -437,8 +437,7 @@ def logsumexp(object input, object axis, object keep, object out):
         mark_axes(axis, ndim, reduced)
     open_rows(&job, LF_LOGSUMEXP, ax, code, ndim - 1) if ndim else open_rows(&job, LF_LOGSUMEXP, ax.reshape(1), code, 0)
     if request is not None:
-        if request.hessian or request.names != ("input",):
-            raise ValueError(f"argnums: logsumexp has one argument to differentiate by, input, got {', '.join(request.names)}")
+        check_single(request, "logsumexp", "input")
         if request.upstream is not None:
             au = as_array(request.upstream, "grad_output")
         g = gradient_array(request, 0, ax, "input", (ax, au), True)
