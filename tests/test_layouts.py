@@ -327,6 +327,29 @@ def test_narrow_views(dtype, width, rng):
             assert list(map(bits, got)) == list(map(bits, want)) and bits(f(x, y, reduction=reduction)) == bits(want[0])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("f", [F.binary_cross_entropy, F.kl_div, F.poisson_nll_loss], ids=lambda f: f.__name__)
+def test_large_sums_of_halves(isa, f, dtype, rng):
+    """Above a size functions of halves may be looked up: the bits of floats of the same values, of sums, and of every value in [0, 1]."""
+    one = int(np.ones(1, DTYPES[dtype]).view(np.uint16)[0])
+    inside = np.array([*range(one + 1), 0x8000], np.uint16).view(DTYPES[dtype])
+    n, few = 262144 + 37, 8192
+    x, y = np.resize(inside, n), rng.random(n).astype(DTYPES[dtype])
+    rng.shuffle(x)
+    want = f(x.astype(np.float32), y.astype(np.float32))
+    assert bits(f(x, y)) == bits(f(spread(x), y)) == bits(f(x, spread(y))) == bits(want)
+    for at in range(0, len(inside), few):  # few values: an error in one of them shows
+        x = np.resize(inside[at : at + few], n)
+        assert bits(f(x, y)) == bits(f(x.astype(np.float32), y.astype(np.float32)))
+    x[n // 2] = np.nan
+    assert np.isnan(f(x, y))
+    if f is F.binary_cross_entropy:
+        for bad in (one + 1, one + 0x80, 0x8001, 0x8000 | one):
+            x.view(np.uint16)[n // 2] = bad
+            with pytest.raises(ValueError, match=str(n // 2)):
+                f(x, y)
+
+
 # rows shorter than a block of a sum, of one block and of several; axes of one element; more rows than are taken side by side, and fewer; odd ends
 TRANSPOSED = [((300, 301), d) for d in DTYPES] + [((19, 5001), d) for d in DTYPES]
 TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097), (90, 1, 91, 1)]]

@@ -24,6 +24,7 @@ const int lf_loss_params[] = {
 const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
 
 #define KERNELS(isa_)                                                                                                                                \
+    void lf_elem_prepare_##isa_(LfElemJob *);                                                                                                        \
     void lf_elem_block_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
     void lf_elem_strip_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
     void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                                     \
@@ -49,6 +50,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_load_tile_f64_##isa_(double *restrict, ptrdiff_t, const char *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);                        \
     void lf_store_tile_f64_##isa_(char *, int, ptrdiff_t, ptrdiff_t, const double *restrict, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);                  \
     static const LfKernels isa_ = {.isa = #isa_,                                                                                                     \
+                                   .elem_prepare = lf_elem_prepare_##isa_,                                                                           \
                                    .elem_block = lf_elem_block_##isa_,                                                                               \
                                    .elem_strip = lf_elem_strip_##isa_,                                                                               \
                                    .elem_fold = lf_elem_fold_##isa_,                                                                                 \

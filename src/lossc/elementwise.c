@@ -94,6 +94,8 @@ LF_CALLED elem_block_over(const LfElemJob *j, ptrdiff_t b)
     elem_block_any(&d, b);
 }
 
+void LF_EXPORT(elem_prepare)(LfElemJob *j) { j->pairs = j->size < LF_LOOKUP || j->wide ? NULL : elem_pairs_of_f32(j); }
+
 void LF_EXPORT(elem_block)(const LfElemJob *j, ptrdiff_t b)
 {
     j->sum && j->grad[0].data == j->in[0].data ? elem_block_over(j, b) : elem_block_any(j, b);

@@ -107,6 +107,8 @@ cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     job.sum = <double *>memory if want_sum else NULL
     job.mass = <double *>memory + blocks if want_mass else NULL
     job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
+    if want_sum:
+        K.elem_prepare(job)
     with nogil:
         run_elements(job, K.elem_strip if taken else K.elem_block, taken if taken else blocks, threads_for(blocks, LF_ELEM_SHARES))
     add_up(totals, job.sum, job.mass, job.bad, blocks)

@@ -10,6 +10,8 @@
  *              finite; inf or NaN where v is not, and elsewhere at the price of a sum of v.  Only where `given` there are f_a, log(a) with
  *              LF_LOG_A or exp(a), a <= 0, with LF_EXP_A, and f_b, log(b) with LF_LOG_B or b/a with LF_RATIO, for which s is linear in both and
  *              a > 2^-62.  Logarithms are for s alone.
+ *              With LF_PAIRS s is of y, z and two functions u and w of x alone, which where `given` is LF_PAIRS are in place of f_a and f_b: of a half
+ *              they are looked up.  Of x that is bad u is negative, and x itself is not looked at.
  *      bad 1, 2 or 3 where x, y or z lies outside the domain and the call must raise.  NaN never does.
  *      doubt negative where bad may be set: all that the loops look at.  For NaN and -0 it may be negative without need, at the price of a look.
  * B. Accuracy of v + c: losses of + - * / alone 0.501 ulp, in float and double, cancellation or not; the others as the stanza says, the worst
@@ -21,7 +23,7 @@
  *    lf_unfused is fused into v + c where there is an FMA. */
 
 typedef struct {
-    T v, c, gx, gy, gz, hx, s, t, a, b;
+    T v, c, gx, gy, gz, hx, s, t, a, b, u, w;
     I bad, doubt, quick;
 } NAME(VG);
 #define VG NAME(VG)
@@ -350,18 +352,21 @@ LOSS(bce)
     A += 0 * x; /* the NaN that logarithms of bits do not see */
     I bx = (x < 0) | (x > 1), by = (y < 0) | (y > 1);
     T c = y * a.lo + (k * b.lo + (((R(1.0) - k) - y) * B + NAME(lf_product_error)(k, B, kb)));
-    T sa = NAME(lf_least)(-f_a, 100), sb = NAME(lf_least)(((n - R(1.0)) + x) - f_b, 100);
+    T sa = NAME(lf_least)(-f_a, 100) + 0 * x, sb = NAME(lf_least)(((n - R(1.0)) + x) - f_b, 100);
+    sa = given == LF_PAIRS ? f_a : sa, sb = given == LF_PAIRS ? f_b : sb;
     return (VG){.v = -y * A - kb,
                 .c = -c,
                 .a = x,
                 .b = n,
-                .s = y * sa + (k * sb + 0 * x),
-                .quick = LF_QUICK | LF_LOG_A | LF_LOG_B,
+                .s = y * sa + k * sb,
+                .u = sa,
+                .w = sb,
+                .quick = LF_QUICK | LF_LOG_A | LF_LOG_B | LF_PAIRS,
                 .gx = (x - y) / w,
                 .gy = B - A,
                 .hx = NAME(lf_times)(y, ux * ux) + NAME(lf_times)(k, un * un),
                 .bad = NAME(lf_bad)(bx, by),
-                .doubt = (I)(BITS(x) | BITS(n) | BITS(y) | BITS(k))};
+                .doubt = (I)((given == LF_PAIRS ? BITS(sa) : BITS(x) | BITS(n)) | BITS(y) | BITS(k))};
 }
 
 /* Binary cross entropy with logits.  w = pos_weight, m = w y, k = 1 - y, a = |x|, L = log(1 + exp(-a)), s = 1/(1 + exp(-x)), t = 1 - s:

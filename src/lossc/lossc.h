@@ -41,6 +41,7 @@ typedef struct {
 #define LF_ELEM_PIECE 16384 /* of a run that is summed into one element of a gradient */
 #define LF_STRIP 131072     /* bytes of each input whose blocks are summed together */
 #define LF_STRIP_ROWS 16    /* rows of each input whose blocks are summed side by side: a cache line of floats */
+#define LF_LOOKUP 262144    /* elements of a sum from which on it looks functions up: filling the table takes 0.1 ms, once */
 
 typedef struct {
     int loss, wide; /* id of losses.def; wide: compute in double */
@@ -63,6 +64,8 @@ typedef struct {
     int stream;           /* outputs go past the caches, by chunks of which none is bad */
     double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */
     ptrdiff_t *bad;       /* per block: 4 * first offending element + argument number, or -1 */
+    /* elem_prepare: two functions of the first input, a half, by its bits; or NULL */
+    const float (*pairs)[2];
 } LfElemJob;
 
 /* ---- row losses: the softmax family ------------------------------------------------------------------------------------------------ */
@@ -136,6 +139,7 @@ typedef struct {
 
 typedef struct {
     const char *isa;
+    void (*elem_prepare)(LfElemJob *); /* before the blocks of a sum; fills a table of its own, with the same bits whoever does */
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
     void (*elem_strip)(const LfElemJob *, ptrdiff_t strip); /* sums of several blocks, of transposed inputs */
     void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);

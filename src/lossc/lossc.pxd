@@ -162,6 +162,7 @@ cdef extern from "lossc.h" nogil:
 
     ctypedef struct LfKernels:
         const char *isa
+        void (*elem_prepare)(LfElemJob *) noexcept nogil
         void (*elem_block)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*elem_strip)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*elem_fold)(const LfElemJob *, int, Py_ssize_t) noexcept nogil
