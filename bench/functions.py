@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from cases import CASES
 
 
 def optional(name: str):
@@ -267,3 +272,5 @@ FUNCTIONS = {
     "ctc_align": Function(ctc_log_probs, ours="ctc_align"),
     "rnnt_loss": Function(rnnt_logits),
 }
+for case in CASES:  # the others: as the tests draw them, against torch's function if there is one
+    FUNCTIONS.setdefault(case.function, Function(lambda rng, shape, dtype, case=case: case.draw(rng, shape, DTYPES[dtype])[0]))

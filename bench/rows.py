@@ -15,37 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from functions import DTYPES, FUNCTIONS, TF, lossfast, ml_dtypes, special, torch
+from functions import CASES, DTYPES, FUNCTIONS, TF, lossfast, ml_dtypes, special, torch
 
 SQUARES = ("mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss")
 LOGS = ("binary_cross_entropy_with_logits", "binary_cross_entropy", "kl_div", "poisson_nll_loss", "gaussian_nll_loss")
-FURTHER = (
-    "soft_margin_loss",
-    "hinge_loss",
-    "squared_hinge_loss",
-    "hinge_embedding_loss",
-    "margin_ranking_loss",
-    "quantile_loss",
-    "log_cosh_loss",
-    "poisson_deviance",
-    "gamma_deviance",
-    "gamma_nll_loss",
-    "tweedie_deviance",
-    "tweedie_nll_loss",
-    "js_div",
-    "sigmoid_focal_loss",
-)
-BY_ROW = (
-    "focal_loss",
-    "multilabel_soft_margin_loss",
-    "multi_margin_loss",
-    "multilabel_margin_loss",
-    "cosine_embedding_loss",
-    "triplet_margin_loss",
-    "triplet_margin_with_distance_loss",
-    "dice_loss",
-    "wasserstein_loss",
-)
+LOSSES = [case for case in CASES if case.reductions and case.function not in (*SQUARES, *LOGS, "cross_entropy", "nll_loss")]
+FURTHER = tuple(case.function for case in LOSSES if case.kind == "elementwise")
+BY_ROW = tuple(case.function for case in LOSSES if case.kind in ("class", "row"))
 
 VALUE, NONE, OUT, GRAD, FRESH = "value", "none", "out", "value+grad", "value+grad fresh"
 MODES = {

@@ -355,7 +355,7 @@ def gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduction="me
     target : array_like
         Targets, broadcast against the means.
     var : float or array_like
-        Variances: of any shape that broadcasts, or of the input's without its last axis, one variance for each row.
+        Variances: of the input's shape without its last axis, one for each row (also where it would broadcast), or of any that broadcasts.
     full : bool, default False
         Add the constant term.
     eps : float, default 1e-6

@@ -165,8 +165,6 @@ LOSS(log1p) { return (VG){.v = NAME(lf_log1p)(x), .gx = R(1.0) / (R(1.0) + x)}; 
 
 LOSS(expm1) { return (VG){.v = NAME(lf_expm1)(x), .gx = NAME(lf_exp)(x)}; }
 
-LOSS(lgamma) /* value only */ { return (VG){.v = NAME(lf_lgamma)(x)}; }
-
 /* ---- of the difference d = x - y ---------------------------------------------------------------------------------------------------- */
 
 /* Squared error.  v = d^2,  gx = 2 d,  hx = 2. */

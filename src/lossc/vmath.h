@@ -8,7 +8,7 @@
  * D. NaN in gives NaN out. Subnormal results and arguments are right unless the caller has set FTZ or DAZ.
  * E. "Max error" is in ulp of the exact result, and comes from every float with 2^-26 <= |x| < 2^8 and each 97th of the others, with FMA | without
  *    it, and for double from 10^7 random arguments; subnormal results are within 0.75 of the smallest. tests/test_vmath.py
- *    recomputes it (not for lgamma and pow, where each 97th float and random arguments are all that was tried). */
+ *    recomputes it (not for pow, where each 97th float and random arguments are all that was tried). */
 
 /* ---- exp ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -405,93 +405,9 @@ static inline T NAME(lf_pow)(T x, T y)
     return y == 0 ? R(1.0) : z;
 }
 
-/* ---- lgamma ------------------------------------------------------------------------------------------------------------------------- */
-
-#define LGAMMA_SHIFT 8 /* Stirling's series from here on */
-
-/* lgamma(y) / ((y - 1)(y - 2)) for 1 <= y <= 2, in w = y - 1.5; relative error below 2^-26 (float), 2^-55. */
-static inline T NAME(lf_lgamma_core)(T w)
-{
-#ifdef LF_T_FLOAT
-    T q = -0x1.b8cd9p-12f;
-    q = q * w + -0x1.90fadcp-10f;
-    q = q * w + 0x1.6e9ad2p-9f;
-    q = q * w + -0x1.987d3p-9f;
-    q = q * w + 0x1.560f3cp-8f;
-    q = q * w + -0x1.353202p-7f;
-    q = q * w + 0x1.139e4cp-6f;
-    q = q * w + -0x1.0079c8p-5f;
-    q = q * w + 0x1.01ae3p-4f;
-    q = q * w + -0x1.2aed06p-3f;
-    q = q * w + 0x1.eeb95cp-2f;
-#else
-    T q = -0x1.0666a42c45c87p-17;
-    q = q * w + 0x1.d4a5a8c6da429p-18;
-    q = q * w + -0x1.15f3269a1e9b6p-17;
-    q = q * w + 0x1.4bc8e8ab1089cp-16;
-    q = q * w + -0x1.c8f88d550caaap-16;
-    q = q * w + 0x1.4ad9b077ac1d5p-15;
-    q = q * w + -0x1.156054eb41168p-14;
-    q = q * w + 0x1.be701ef011fdcp-14;
-    q = q * w + -0x1.623fdea5b6fffp-13;
-    q = q * w + 0x1.1c48ea960dd99p-12;
-    q = q * w + -0x1.cb44d62aff6d4p-12;
-    q = q * w + 0x1.750d8232fb95ep-11;
-    q = q * w + -0x1.313e8a517e32dp-10;
-    q = q * w + 0x1.f8149f96605dfp-10;
-    q = q * w + -0x1.a5035232dfdfap-9;
-    q = q * w + 0x1.64f0669297fe7p-8;
-    q = q * w + -0x1.34dbda149564cp-7;
-    q = q * w + 0x1.1334235220e3dp-6;
-    q = q * w + -0x1.007aa83cee1d4p-5;
-    q = q * w + 0x1.01af62a292cf0p-4;
-    q = q * w + -0x1.2aed059bd608ap-3;
-    q = q * w + 0x1.eeb95b094c191p-2;
-#endif
-    return q;
-}
-
-/* lgamma(x) for x > 0 (inf at 0 and inf).
- * x < 1:      lgamma(x + 1) - log(x); towards the zero at 1 the sum keeps 0.58 of the larger term
- * 1 <= x < 8: lgamma(y) + log((x - 1)(x - 2)...y), y = x - k in [1, 2)
- * x >= 8:     Stirling, (x - 1/2)(log x - 1) + (log 2 pi - 1)/2 + 1/12x - 1/360x^3 + ...  (Bernoulli numbers over 2k(2k-1))
- * Max error: float 2.6 at 0x1.107482p+23, double 2.6; within 1/4 of the zeros 4.5 at 0x1.08db1ep+1, 5.1 at 0x1.0096b57fd905ep+1. */
-static inline T NAME(lf_lgamma)(T x)
-{
-    T y = x < 1 ? x + R(1.0) : x, product = R(1.0);
-    for (int k = 1; k < LGAMMA_SHIFT - 1; k++) {
-        int32_t down = y >= 2;
-        y = down ? y - R(1.0) : y;
-        product = down ? product * y : product;
-    }
-    int32_t large = x >= LGAMMA_SHIFT;
-    T l = NAME(lf_log)(large ? x : x < 1 ? x : product);
-    T one = x < 1 ? x : y - R(1.0), two = x < 1 ? R(1.0) - x : R(2.0) - y; /* exact: y = 1 + x may not be */
-    T small = (x < 1 ? -l : l) - one * two * NAME(lf_lgamma_core)(x < 1 ? x - R(0.5) : y - R(1.5));
-
-    T z = R(1.0) / x, v = z * z;
-#ifdef LF_T_FLOAT
-    T s = -0.0027777778f + v * 0.00079365079f;
-    s = 0.083333333f + v * s;
-#else
-    T s = -0x1.e4286cb0f5398p-6;        /* -3617/122400 */
-    s = s * v + 0x1.a41a41a41a41ap-8;   /* 1/156 */
-    s = s * v + -0x1.f6ab0d9993c7dp-10; /* -691/360360 */
-    s = s * v + 0x1.b951e2b18ff23p-11;  /* 1/1188 */
-    s = s * v + -0x1.3813813813814p-11; /* -1/1680 */
-    s = s * v + 0x1.a01a01a01a01ap-11;  /* 1/1260 */
-    s = s * v + -0x1.6c16c16c16c17p-9;  /* -1/360 */
-    s = s * v + 0x1.5555555555555p-4;   /* 1/12 */
-#endif
-    T stirling = (x - R(0.5)) * (l - R(1.0)) + (R(0.41893853320467274178) + z * s);
-    stirling = x < T_INF ? stirling : x;
-    return large ? stirling : small;
-}
-
 #undef EXP_HI
 #undef EXP_LO
 #undef EXP_NORMAL
 #undef SQRT_HALF
 #undef BEYOND
 #undef MANT_MASK
-#undef LGAMMA_SHIFT
