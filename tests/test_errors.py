@@ -12,6 +12,7 @@ import lossfast.functional as F
 import numpy as np
 import pytest
 from calls import LIVE, draw, wanted
+from lossfast import _divergence
 
 X = np.zeros((3, 4), np.float32)
 X3 = np.zeros((2, 4, 5), np.float32)
@@ -764,6 +765,16 @@ def test_broadcasting_that_does_not_warn(function):
 def test_kl_div_mean_warns():
     with pytest.warns(UserWarning, match="batchmean"):
         F.kl_div(U, V)
+
+
+@pytest.mark.filterwarnings("error")
+def test_kl_div_raised_warning_holds_no_frames():
+    raised = []
+    for _ in range(2):
+        with pytest.raises(UserWarning, match="batchmean") as caught:
+            F.kl_div(U, V)
+        raised.append(caught.value)
+    assert raised[0] is not raised[1] and _divergence._MEAN.__traceback__ is None
 
 
 def test_the_table_is_long():

@@ -350,6 +350,19 @@ def test_large_sums_of_halves(isa, f, dtype, rng):
                 f(x, y)
 
 
+@pytest.mark.filterwarnings("ignore:target:UserWarning")
+@pytest.mark.parametrize("width", [1, 3, 7, 8, 9, 15, 16, 17, 33, 100, 511, 512, 1023, 1025])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_broadcast_rows_and_columns(isa, dtype, width, rng):
+    """Short runs are repeated by whole groups, of which the last has no room to go over."""
+    x = rng.normal(size=(3000 // width + 2, width)).astype(DTYPES[dtype])
+    for y in (rng.normal(size=(len(x), 1)), rng.normal(size=(1, width))):
+        y = y.astype(DTYPES[dtype])
+        for reduction in ("mean", "none"):
+            want = F.huber_loss(x, np.broadcast_to(y, x.shape).copy(), reduction=reduction)
+            assert bits(F.huber_loss(x, y, reduction=reduction)) == bits(want)
+
+
 # rows shorter than a block of a sum, of one block and of several; axes of one element; more rows than are taken side by side, and fewer; odd ends
 TRANSPOSED = [((300, 301), d) for d in DTYPES] + [((19, 5001), d) for d in DTYPES]
 TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097), (90, 1, 91, 1)]]

@@ -8,7 +8,7 @@ from lossfast._legacy import legacy_reduction
 __all__ = ["js_div", "kl_div"]
 
 _PAIR = ("input", "target")
-_MEAN = "reduction='mean' divides by the number of elements; reduction='batchmean' is the divergence."
+_MEAN = UserWarning("reduction='mean' divides by the number of elements; reduction='batchmean' is the divergence.")
 
 _KL = _core.elementwise("kl_div", _PAIR, batch_mean=True)
 _KL_LOG = _core.elementwise("kl_div_log", _PAIR, batch_mean=True)
@@ -69,7 +69,9 @@ def kl_div(input, target, *, size_average=None, reduce=None, reduction="mean", l
         reduction = legacy_reduction(size_average, reduce)
     try:
         if reduction == "mean":
-            warn(_MEAN, UserWarning, 2)  # by position: the cheapest call there is, 0.3 of its 0.6 us
+            warn(_MEAN, None, 2)  # by position, an instance: the cheapest call there is, 0.2 of its 0.5 us; making a new one costs 0.1
+    except UserWarning:  # under a filter "error" a new one all the same, as a raised one holds on to frames
+        raise UserWarning(*_MEAN.with_traceback(None).args) from None
     except ValueError:  # no truth in an array, which is refused below
         pass
     log_target = log_target is not False and _core.flag(log_target, "log_target")

@@ -457,7 +457,7 @@ def poisson_nll_loss(input, target, *, log_input=True, full=False, size_average=
         reduction = legacy_reduction(size_average, reduce)
     full = full is not False and _core.flag(full, "full")
     if log_input is True or _core.flag(log_input, "log_input"):
-        if not _core.number(eps, "eps") >= 0:
+        if not (eps.__class__ is float and eps >= 0) and not _core.number(eps, "eps") >= 0:
             raise ValueError(f"eps: expected {_NOT_NEGATIVE[2]}, got {eps!r}")
         return (_POISSON_LOG_FULL if full else _POISSON_LOG)(input, target, None, None, reduction, where, out)
     return (_POISSON_FULL if full else _POISSON)(input, target, None, None, reduction, where, out, eps)

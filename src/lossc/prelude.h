@@ -23,6 +23,7 @@
 #define LF_LANES 32             /* virtual lanes of every sum, whatever the vector width */
 #define LF_RUN 1024             /* classes in hand in a long row */
 #define LF_AHEAD 6144           /* bytes between a read of a huge row and its prefetch */
+#define LF_PACK_AHEAD 1024      /* bytes between a run that is packed and its prefetch: arrays packed by turns enter a new page with each chunk */
 #define LF_HALF_AHEAD 4096      /* bytes between a sum's read of halves and the prefetch into the second-level cache */
 #define LF_GROUP 16             /* rows of a tile in hand */
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
