@@ -490,6 +490,11 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
         (lambda: lf.evaluate([[0.0]], [0], label_smoothing=1.5), ValueError, "label_smoothing"),
         (lambda: lf.evaluate([[0.0]], [0], logits_dtype="float8"), ValueError, "unknown dtype 'float8'"),
         (lambda: lf.evaluate(np.ma.zeros((2, 2)), [0, 0]), TypeError, "logits: a masked array"),
+        (lambda: lf.evaluate([[0.0]], [0], worst=1.5), TypeError, "worst: expected an integer, got 1.5"),
+        (lambda: lf.evaluate([[0.0]], [0], memory="64M"), TypeError, "memory: expected an integer, got '64M'"),
+        (lambda: lf.evaluate([[0.0]], [0], axis=1.0), TypeError, "axis: expected an integer, got 1.0"),
+        (lambda: lf.evaluate([[0.0]], [0], progress=True), TypeError, "progress: expected a function"),
+        (lambda: lf.evaluate([[0.0]], [0], loss="ctc", blank=True), TypeError, "blank: expected an integer, got True"),
     ],
 )
 def test_errors_from_python(call, error, words):

@@ -569,6 +569,10 @@ WORDS = [
     ("triplet margin", ValueError, ["margin"], lambda: lf.TripletMarginLoss(margin=0)),
     ("triplet margin beside a distance", ValueError, ["margin"], lambda: F.triplet_margin_with_distance_loss(
         [[1.0]], [[1.0]], [[1.0]], margin=-1, distance_function=lambda a, b: np.zeros(1))),
+    ("no distances", TypeError, ["distance_function", "object"], lambda: F.triplet_margin_with_distance_loss(
+        [[1.0]], [[1.0]], [[1.0]], distance_function=lambda a, b: None)),
+    ("masked vectors of a distance", TypeError, ["negative", "masked"], lambda: F.triplet_margin_with_distance_loss(
+        [[1.0]], [[1.0]], np.ma.ones((1, 1)), distance_function=lambda a, b: np.zeros(1))),
     ("a distance that is none", TypeError, ["distance_function"], lambda: lf.TripletMarginWithDistanceLoss(distance_function="cos")),
     ("linear upstream text", TypeError, ["grad_output"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output="2")),
     ("linear upstream shape", ValueError, ["grad_output", "(1,)"], lambda: VG(F.linear_cross_entropy)(*LINEAR, grad_output=np.array([2.0]))),
@@ -620,6 +624,16 @@ def test_rows_of_a_list_may_be_arrays():
 def test_a_distance_is_not_called_by_the_constructor():
     loss = lf.TripletMarginWithDistanceLoss(distance_function=lambda a, b: np.linalg.norm((a - b) @ np.ones((16, 4)), axis=-1))
     assert loss(np.ones((2, 16)), np.ones((2, 16)), np.zeros((2, 16))) == 0
+
+
+def test_a_distance_takes_arrays_and_may_be_infinite():
+    """Lists become arrays before they come to it, and the swap takes the lesser distance as it is."""
+
+    def within_two(a, b):
+        d = (b - a)[:, 0]
+        return np.where(d > 2, np.inf, d)
+
+    assert F.triplet_margin_with_distance_loss([[0.0]], [[1.0]], [[3.0]], distance_function=within_two, margin=1.5, swap=True) == 0.5
 
 
 IN_PLACE = [

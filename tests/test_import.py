@@ -113,3 +113,8 @@ def test_importing_leaves_the_gil_disabled_where_it_is(python):
     """Py_MOD_GIL_NOT_USED is declared: a free-threaded interpreter does not switch the GIL on (nothing to see on an ordinary one)."""
     program = "import sys, numpy; on = getattr(sys, '_is_gil_enabled', lambda: True); before = on(); import lossfast; assert on() == before"
     python(program)
+
+
+def test_dir_lists_what_is_imported_late(python):
+    program = "import lossfast; print({*lossfast.__all__, '__version__'} - {*dir(lossfast)})"
+    assert python(program).strip() == "set()"

@@ -32,3 +32,7 @@ def __getattr__(name):
 
         return version("lossfast")
     raise AttributeError(f"module 'lossfast' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,7 +1,5 @@
 """What `evaluate` makes of a CTC model's outputs: each utterance's loss, whether its labels fit its frames, and how far off the decoded labels are."""
 
-import operator
-
 import numpy as np
 
 import lossfast.functional as F
@@ -19,7 +17,7 @@ class ByUtterance:
     """
 
     def __init__(self, function, logits, targets, *, input_lengths=None, target_lengths=None, blank=0, batch_first=False):
-        self._function, self._logits, self._targets, self._blank = function, logits, targets, operator.index(blank)
+        self._function, self._logits, self._targets, self._blank = function, logits, targets, _core.whole_number(blank, "blank")
         ndim = len(logits.shape)
         if ndim not in (2, 3):
             raise ValueError(f"{logits.name}: expected logits of shape (T, N, C), or (T, C) for one utterance; got shape {logits.shape}")

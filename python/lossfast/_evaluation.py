@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -155,8 +154,10 @@ def evaluate(
     if loss not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}; got {loss!r}")
     for name, count, least in (("worst", worst, 0), ("memory", memory, 1)):
-        if operator.index(count) < least:
+        if _core.whole_number(count, name) < least:
             raise ValueError(f"{name}: expected at least {least}, got {count}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress: expected a function of two counts, got {progress!r}")
     entry = LOSSES[loss]
     for name in options:
         if name not in entry.options:
@@ -432,7 +433,7 @@ def _class_axis(logits, axis):
     ndim = len(logits.shape)
     if not ndim:
         raise ValueError(f"{logits.name}: expected an axis of classes, got a single value")
-    axis = min(ndim - 1, 1) if axis is None else axis
+    axis = min(ndim - 1, 1) if axis is None else _core.whole_number(axis, "axis")
     if not -ndim <= axis < ndim:
         raise ValueError(f"{logits.name}: axis {axis} is out of range for shape {logits.shape}")
     return axis % ndim

@@ -1,5 +1,7 @@
 """Losses between embeddings and between whole vectors of scores, masks and histograms."""
 
+import numpy as np
+
 from lossfast import _core
 from lossfast._legacy import legacy_reduction
 from lossfast._margin import _MARGIN_RANKING
@@ -376,10 +378,14 @@ def triplet_margin_with_distance_loss(
         raise TypeError("distance_function: gradients are known for the default distance only")
     if not _core.number(margin, "margin") > 0:
         raise ValueError(f"margin: expected a number above 0, got {margin!r}")
-    near, far = distance_function(anchor, positive), distance_function(anchor, negative)
+
+    def distance(a, b):
+        return _core.checked_array(distance_function(a, b), "distance_function")[0]
+
+    anchor, positive, negative = (_core.checked_array(x, name)[0] for x, name in zip((anchor, positive, negative), _TRIPLE))
+    near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
-        other = distance_function(positive, negative)
-        far = far * (far <= other) + other * (other < far)
+        far = np.minimum(far, distance(positive, negative))
     return _MARGIN_RANKING(near, far, -1.0, None, reduction, where, out, margin)
 
 

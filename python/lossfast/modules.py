@@ -1,11 +1,11 @@
 """Losses as classes of torch.nn's names, with torch's constructor arguments: a function of lossfast.functional and its options."""
 
 import inspect
-import operator
 import warnings
 
 import numpy as np
 
+from lossfast import _core
 from lossfast import functional as F
 from lossfast._gradients import value_and_grad
 from lossfast._legacy import legacy_reduction
@@ -114,10 +114,7 @@ class NLLLoss(_ClassLoss):
 
 def _classes_with(blank):
     """How many classes a probe needs to have this one."""
-    try:
-        blank = operator.index(blank)
-    except TypeError:
-        raise TypeError(f"blank: expected an integer, got {blank!r}") from None
+    blank = _core.whole_number(blank, "blank")
     if blank >= 1 << 24:
         raise ValueError(f"blank: expected a class, got {blank}")
     return max(blank + 1, 1)

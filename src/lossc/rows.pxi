@@ -64,7 +64,7 @@ cdef cnp.ndarray sums_by_class(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t c, Py_s
     return sums
 
 
-cdef object whole_number(object given, str name):
+cpdef object whole_number(object given, str name):
     """An integer of Python's, NumPy's or anyone's as Python's."""
     if type(given) is int:
         return given
