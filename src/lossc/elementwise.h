@@ -418,7 +418,7 @@ static inline int NAME(elem_copy)(T *buf, const char *p, ptrdiff_t n, const I wi
 }
 
 /* n copies of the element at p; where there is room, up to `room`, in whole groups. */
-static inline void NAME(elem_fill)(T *buf, const char *p, int dtype, ptrdiff_t n, ptrdiff_t room)
+static inline void NAME(elem_repeat)(T *buf, const char *p, int dtype, ptrdiff_t n, ptrdiff_t room)
 {
     enum { WIDTH = T_LANES / 2 };
     const ptrdiff_t whole = (n + WIDTH - 1) & -(ptrdiff_t)WIDTH;
@@ -449,7 +449,7 @@ static void NAME(elem_move)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, p
         if (put)
             NAME(lf_store)(p, a->dtype, a->stride[last], buf, run, j->stream);
         else if (a->stride[last] == 0)
-            NAME(elem_fill)(buf, p, a->dtype, run, n);
+            NAME(elem_repeat)(buf, p, a->dtype, run, n);
         else if (!plain || !(NAME(elem_copy)(buf, p, run, T_LANES / 2) || NAME(elem_copy)(buf, p, run, 4)))
             NAME(lf_load)(buf, p, a->dtype, a->stride[last], run);
         if (!(n -= run))
