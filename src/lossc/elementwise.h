@@ -152,7 +152,7 @@ static inline int NAME(elem_has_pairs)(NAME(Formula) f)
 
 #ifdef T_TABLES
 /* u and w of all halves. */
-static inline void NAME(elem_fill)(NAME(Formula) f, int dtype, T (*pairs)[2])
+static inline void NAME(elem_make_pairs)(NAME(Formula) f, int dtype, T (*pairs)[2])
 {
     const T p[2 * LF_PARAMS] = {0};
     const I quick = f(0, 0, 0, p, 0, 0, 0).quick;
@@ -310,7 +310,7 @@ typedef void (*NAME(HalfSum))(const void *x, const void *y, const void *z, const
         if (!NAME(elem_has_pairs)(NAME(lf_loss_##name)))                                                                                             \
             return NULL;                                                                                                                             \
         if (!__atomic_load_n(&filled[dtype], __ATOMIC_ACQUIRE)) {                                                                                    \
-            NAME(elem_fill)(NAME(lf_loss_##name), dtype, pairs[dtype]);                                                                              \
+            NAME(elem_make_pairs)(NAME(lf_loss_##name), dtype, pairs[dtype]);                                                                        \
             __atomic_store_n(&filled[dtype], 1, __ATOMIC_RELEASE);                                                                                   \
         }                                                                                                                                            \
         return (NAME(Pairs))pairs[dtype];                                                                                                            \
