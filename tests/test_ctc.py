@@ -441,6 +441,23 @@ def test_threads(isa, rng, shape):
     assert all(r == results[0] for r in results)
 
 
+@pytest.mark.parametrize("shape", [(61, 11, 700, 9), (60, 130, 9, 12)])
+def test_shares_of_a_batch(isa, rng, shape):
+    """However many threads share a ragged batch of log-probabilities, each sample has the bits it has alone."""
+    x, targets, frames, lengths = ordinary(rng, *shape)
+    frames, lengths = frames - rng.integers(0, 30, len(frames)), lengths - rng.integers(0, 5, len(lengths))
+    frames[1] = 0
+    want = lf.ctc_loss(x, targets, frames, lengths, reduction="none"), value_and_grad(x, targets, frames, lengths)
+    for n in range(0, shape[1], 5):
+        alone = value_and_grad(x[:, n : n + 1], targets[n : n + 1], frames[n : n + 1], lengths[n : n + 1])
+        assert want[0][n] == want[1][0][n] == alone[0][0] and np.array_equal(want[1][1][:, n], alone[1][:, 0])
+    for threads in (1, 2, 3, 5):
+        with lf.num_threads(threads):
+            assert lf.ctc_loss(x, targets, frames, lengths, reduction="none").tobytes() == want[0].tobytes()
+            loss, gradient = value_and_grad(x, targets, frames, lengths)
+        assert loss.tobytes() == want[0].tobytes() and gradient.tobytes() == want[1][1].tobytes()
+
+
 def test_groups_of_samples(rng):
     """A batch too large for the emissions of all samples: the same bits as its parts."""
     x, targets, frames, lengths = ordinary(rng, 50, 1500, 128, 6)

@@ -34,10 +34,10 @@
 
 void LF_EXPORT(ctc_rows)(const LfCtcJob *j, ptrdiff_t task, char *scratch)
 {
-    const ptrdiff_t slabs = (j->N + j->slab - 1) / j->slab, b = task / slabs * j->span, first = task % slabs * j->slab;
-    const ptrdiff_t end = j->N - first < j->slab ? j->N : first + j->slab;
+    const ptrdiff_t b = task / j->slabs * j->span, first = lf_ctc_slab(j, task % j->slabs), end = lf_ctc_slab(j, task % j->slabs + 1);
     if (j->small)
-        ctc_short(j, b, first, end);
+        for (ptrdiff_t i = 0; i < j->span; i++)
+            ctc_short(j, b + i, first, end);
     else if (!j->from_logits)
         ctc_entries(j, b, first, end);
     else if (j->x_dtype == LF_F64)

@@ -208,14 +208,25 @@ cdef void ctc_sample(const LfCtcJob *job, Py_ssize_t n, char *memory) noexcept n
             K.ctc_rest(job, n, dir, memory)
 
 
-cdef void ctc_samples(const LfCtcJob *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+cdef void ctc_slab(const LfCtcJob *job, Py_ssize_t task, bint fused, char *memory) noexcept nogil:
+    """A sample or, fused, all those of a row task and their rows, in one thread."""
     cdef Py_ssize_t n
+    if not fused:
+        ctc_sample(job, task, memory)
+        return
+    K.ctc_rows(job, task, NULL)
+    for n in range(lf_ctc_slab(job, task), lf_ctc_slab(job, task + 1)):
+        ctc_sample(job, n, memory)
+
+
+cdef void ctc_samples(const LfCtcJob *job, bint fused, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
+    cdef Py_ssize_t i, tasks = job.row_tasks if fused else job.N
     if threads == 1:
-        for n in range(job.N):
-            ctc_sample(job, n, memory)
+        for i in range(tasks):
+            ctc_slab(job, i, fused, memory)
     else:
-        for n in prange(job.N, schedule="dynamic", num_threads=threads):
-            ctc_sample(job, n, memory + threadid() * stride)
+        for i in prange(tasks, schedule="dynamic", num_threads=threads):
+            ctc_slab(job, i, fused, memory + threadid() * stride)
 
 
 cdef void ctc_directions(const LfCtcJob *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
@@ -267,6 +278,7 @@ cdef int ctc_threads(const LfCtcJob *job) noexcept:
 cdef int run_ctc_group(LfCtcJob *job) except -1:
     cdef int threads = ctc_threads(job)
     cdef bint whole = threads == 1 or job.N >= 2 * threads    # samples, or their directions, as tasks
+    cdef bint fused = whole and job.path == NULL and (job.small or not job.from_logits)   # long rows of logits are tasks themselves
     cdef Py_ssize_t lattices = min(<Py_ssize_t>threads, job.N) if whole else job.N
     cdef size_t plan = aligned(job.plan_bytes), lattice = aligned(job.lattice_bytes), row = aligned(job.row_bytes)
     cdef void *memory = borrowed(<double>plan + <double>lattice * lattices + <double>row * threads)
@@ -274,17 +286,19 @@ cdef int run_ctc_group(LfCtcJob *job) except -1:
     cdef char *work
     cdef Py_ssize_t done = 0
     job.whole = whole
+    if fused:
+        lf_ctc_fuse(job, threads)
     with nogil:
         lf_ctc_plan(job, at)
         work = at + plan + row * threads
         if job.path != NULL and job.small:
             done = ctc_near(job, work, lattice, threads)
-        if done < job.N:
+        if done < job.N and not fused:
             ctc_rows(job, at + plan, row, threads)
         if job.path != NULL and not job.small:
             done = ctc_near(job, work, lattice, threads)
         if done < job.N and whole:
-            ctc_samples(job, work, lattice, threads)
+            ctc_samples(job, fused, work, lattice, threads)
         elif done < job.N:
             ctc_directions(job, work, lattice, threads)
         lf_ctc_return(memory)

@@ -6,7 +6,8 @@
  *     ctc_half(job, n, d, memory)   n < N, d < 2: forward (0) and backward (1) half of the lattice
  *     ctc_rest(job, n, d, memory)   the other halves, with the gradient; without gradient this is not called
  *     ctc_loss(job, n, memory)
- * and for alignments (path != NULL), in place of all but the rows:
+ * Where a thread does all of a sample, and tasks need not be finer, lf_ctc_fuse() has each row task read all frames of a slab of samples, for the same
+ * thread to go on with: what one core has written takes long to come to another. And for alignments (path != NULL), in place of all but the rows:
  *     ctc_align_near(job, n, memory)      before the rows if job->small; returns whether sample n is done
  *     ctc_align_half(job, n, d, memory)   then   ctc_align_rest(job, n, d, memory)
  * `memory` is lattice_bytes long, one for each n; a single thread may do all of one sample and use the same memory for the next.
@@ -20,7 +21,7 @@
 
 #define LF_CTC_FRAMES 8    /* in a block: frames between two renormalisations, and the unit of storage */
 #define LF_CTC_SMALL_C 128 /* up to here whole rows may be kept as probabilities, beyond the columns of labels only */
-#define LF_CTC_SLAB 64     /* samples in a task that reads rows */
+#define LF_CTC_SLAB 64     /* samples, at most, in a task that reads rows */
 #define LF_CTC_SPAN 8      /* blocks of samples, at least, in a task that reads entries of labels only */
 #define LF_CTC_RUN 1024    /* classes in hand in a long row */
 
@@ -69,8 +70,8 @@ typedef struct {
     double *score;                   /* with it: log-probabilities along the path, [N][steps] */
 
     /* from here on: lf_ctc_measure() and lf_ctc_plan() */
-    int small;            /* rows are read whole, see takes_rows() */
-    ptrdiff_t slab, span; /* samples and blocks in a row task */
+    int small;             /* rows are read whole, see takes_rows() */
+    ptrdiff_t slabs, span; /* a row task takes one of so many shares of the samples, and so many blocks */
     ptrdiff_t row_tasks;
     size_t plan_bytes, lattice_bytes, row_bytes;
     LfCtcSample *sample;
@@ -103,9 +104,13 @@ typedef struct {
     double *loss;
 } LfRnntJob;
 
+/* The first sample of slab s. */
+static inline ptrdiff_t lf_ctc_slab(const LfCtcJob *j, ptrdiff_t s) { return (j->N * s + j->slabs - 1) / j->slabs; }
+
 size_t lf_ctc_row_bytes(ptrdiff_t C);
 size_t lf_ctc_decode_bytes(const LfCtcDecode *j);
 int lf_ctc_measure(LfCtcJob *j);
+void lf_ctc_fuse(LfCtcJob *j, int threads);
 int lf_ctc_labels(const LfCtcJob *j, const char *src, int dtype, const ptrdiff_t *at, ptrdiff_t step, ptrdiff_t *sample, ptrdiff_t *position,
                   int64_t *value);
 void lf_ctc_plan(LfCtcJob *j, char *memory);

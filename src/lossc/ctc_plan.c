@@ -71,9 +71,9 @@ int lf_ctc_measure(LfCtcJob *j)
     size_t lattice = 0;
     int huge = j->C >= INT32_MAX / LF_CTC_FRAMES;
     j->small = takes_rows(j);
-    j->slab = j->N < LF_CTC_SLAB ? j->N : LF_CTC_SLAB;
-    j->span = j->small || j->from_logits || !j->N ? 1 : quotient(LF_CTC_SPAN, j->slab);
-    j->row_tasks = j->N ? quotient(j->N, j->slab) * quotient(j->steps, j->span * LF_CTC_FRAMES) : 0;
+    j->slabs = quotient(j->N, LF_CTC_SLAB);
+    j->span = j->small || j->from_logits || !j->N ? 1 : quotient(LF_CTC_SPAN * j->slabs, j->N);
+    j->row_tasks = j->slabs * quotient(j->steps, j->span * LF_CTC_FRAMES);
     ctc_take(&plan, (size_t)j->N, sizeof(LfCtcSample));
     ctc_take(&plan, (size_t)j->C, sizeof(int32_t));
     for (ptrdiff_t n = 0; n < j->N; n++) {
@@ -97,6 +97,15 @@ int lf_ctc_measure(LfCtcJob *j)
     j->plan_bytes = plan.used, j->lattice_bytes = lattice;
     j->row_bytes = j->small ? 0 : lf_ctc_row_bytes(j->C);
     return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2 && !huge;
+}
+
+/* Makes row tasks of all frames of a slab, two for each of `threads` or more. */
+void lf_ctc_fuse(LfCtcJob *j, int threads)
+{
+    const ptrdiff_t tasks = j->N < 2 * threads ? j->N : 2 * threads;
+    j->slabs = j->slabs > tasks ? j->slabs : tasks;
+    j->span = quotient(j->steps, LF_CTC_FRAMES);
+    j->row_tasks = j->slabs;
 }
 
 size_t lf_ctc_decode_bytes(const LfCtcDecode *j)

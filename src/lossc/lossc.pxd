@@ -109,6 +109,8 @@ cdef extern from "lossc.h" nogil:
     size_t lf_ctc_row_bytes(Py_ssize_t C)
     size_t lf_ctc_decode_bytes(const LfCtcDecode *)
     int lf_ctc_measure(LfCtcJob *)
+    void lf_ctc_fuse(LfCtcJob *, int)
+    Py_ssize_t lf_ctc_slab(const LfCtcJob *, Py_ssize_t)
     int lf_ctc_labels(const LfCtcJob *, const char *, int, const Py_ssize_t *, Py_ssize_t, Py_ssize_t *, Py_ssize_t *, int64_t *)
     void lf_ctc_plan(LfCtcJob *, char *)
 
