@@ -55,6 +55,36 @@ def test_rows_do_not_depend_on_their_neighbours(isa, rng):
             assert bits(F.logsumexp(x[rows])) == bits(F.logsumexp(x)[rows])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_huge_rows_are_summed_in_pieces(isa, rng, dtype):
+    """By any number of threads, with the bits of rows among many; +-inf and NaN in any piece."""
+    c = 530_001
+    x, y, share = rng.normal(size=(2, c)), np.array([3, c - 1]), rng.random((2, c)).astype(dtype)
+    x[1] = np.sort(x[1]) * 10_000
+    special = np.full((2, c), -np.inf)
+    special[0, 400_000] = np.inf
+    special[1, [0, c - 1]] = np.nan, 3
+    for a in (x.astype(dtype), special.astype(dtype)):
+        seen = set()
+        for n in COUNTS[:3]:
+            with lf.num_threads(n):
+                results = [F.logsumexp(a, axis=-1), F.logsumexp(np.asfortranarray(a), axis=-1)]
+                assert bits(results[0]) == bits(results[1])
+                results += [*lf.value_and_grad(F.cross_entropy)(a, y, reduction="none"), *lf.value_and_grad(F.logsumexp)(a, axis=-1)]
+                results += lf.value_and_grad(F.cross_entropy, argnums=(0, 1))(a, share, reduction="none", label_smoothing=0.1)[1]
+                for f in (F.softmax, F.log_softmax):
+                    results += [f(a), f(a, out=a.copy()), *lf.value_and_grad(f)(a, grad_output=share)]
+                    results.append(f(a[1:2]))
+                    assert bits(results[-1]) == bits(f(a)[1:2])
+                own = a.copy()
+                results.append(lf.value_and_grad(F.cross_entropy)(own, y, grad_out=own)[1])
+                seen.add(tuple(map(bits, results)))
+        assert len(seen) == 1
+        with np.errstate(invalid="ignore"):
+            want = np.logaddexp.reduce(a.astype(float), axis=-1)
+        assert np.allclose(results[0], want, rtol=1e-6, equal_nan=True) or dtype == "float16"
+
+
 @pytest.mark.parametrize("workers", [2, 8, 16])
 def test_many_python_threads_at_once(workers):
     """Each with its own number of OpenMP threads, all functions mixed: every result as if alone."""

@@ -29,6 +29,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_elem_strip_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
     void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                                     \
     void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                           \
+    void lf_row_piece_##isa_(const LfRowJob *, ptrdiff_t);                                                                                           \
     void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                         \
     void lf_ctc_rows_##isa_(const LfCtcJob *, ptrdiff_t, char *);                                                                                    \
     void lf_ctc_half_##isa_(const LfCtcJob *, ptrdiff_t, int, char *);                                                                               \
@@ -55,6 +56,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
                                    .elem_strip = lf_elem_strip_##isa_,                                                                               \
                                    .elem_fold = lf_elem_fold_##isa_,                                                                                 \
                                    .row_block = lf_row_block_##isa_,                                                                                 \
+                                   .row_piece = lf_row_piece_##isa_,                                                                                 \
                                    .label_block = lf_label_block_##isa_,                                                                             \
                                    .ctc_rows = lf_ctc_rows_##isa_,                                                                                   \
                                    .ctc_half = lf_ctc_half_##isa_,                                                                                   \

@@ -72,6 +72,14 @@ typedef struct {
 
 enum { LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL };
 
+#define LF_PIECE 262144 /* classes of a huge row that are summed by themselves */
+
+/* What is known of a piece: its maximum m, the sum of exp(x - m) over what is less, and how many are not; of target masses u the sum, and that of
+ * u (m - x) */
+typedef struct {
+    double m, s, count, mass, dot;
+} LfRowPiece;
+
 typedef struct {
     int op, wide;
     int ndim; /* positions: everything but the class axis */
@@ -91,6 +99,8 @@ typedef struct {
     ptrdiff_t share;      /* blocks that add to the same sums by class, one after another */
     double *gw, *gw_mass; /* per `share` blocks and class: derivative by the class weight of the sum of losses, and of the mass */
     ptrdiff_t *bad;       /* per block: first position with a label out of range, or -1 */
+    LfRowPiece *piece;    /* what row_piece has left of every piece of every row, or NULL: row_block sums them up */
+    int cut;              /* the second pass too is one of pieces: `block` of row_block counts them */
 } LfRowJob;
 
 /* ---- CTC ----------------------------------------------------------------------------------------------------------------------------- */
@@ -144,6 +154,7 @@ typedef struct {
     void (*elem_strip)(const LfElemJob *, ptrdiff_t strip); /* sums of several blocks, of transposed inputs */
     void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
     void (*row_block)(const LfRowJob *, ptrdiff_t block);
+    void (*row_piece)(const LfRowJob *, ptrdiff_t piece);              /* of all rows' pieces, in order */
     void (*label_block)(const LfRowJob *, ptrdiff_t block);            /* checks labels and sums the mean's denominator */
     void (*ctc_rows)(const LfCtcJob *, ptrdiff_t task, char *scratch); /* in this order: ctc_job.h */
     void (*ctc_half)(const LfCtcJob *, ptrdiff_t n, int dir, char *memory);

@@ -35,6 +35,11 @@ cdef extern from "lossc.h" nogil:
         double *mass
         Py_ssize_t *bad
 
+    Py_ssize_t LF_PIECE
+
+    ctypedef struct LfRowPiece:
+        pass
+
     ctypedef struct LfRowJob:
         int op, wide, ndim
         Py_ssize_t shape[64]
@@ -59,6 +64,8 @@ cdef extern from "lossc.h" nogil:
         double *gw
         double *gw_mass
         Py_ssize_t *bad
+        LfRowPiece *piece
+        int cut
 
     ctypedef struct LfCtcJob:
         const char *x
@@ -169,6 +176,7 @@ cdef extern from "lossc.h" nogil:
         void (*elem_strip)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*elem_fold)(const LfElemJob *, int, Py_ssize_t) noexcept nogil
         void (*row_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
+        void (*row_piece)(const LfRowJob *, Py_ssize_t) noexcept nogil
         void (*label_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
         void (*ctc_rows)(const LfCtcJob *, Py_ssize_t, char *) noexcept nogil
         void (*ctc_half)(const LfCtcJob *, Py_ssize_t, int, char *) noexcept nogil

@@ -137,6 +137,7 @@ typedef struct {
     double kd[LF_W], qd[LF_W];
     ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
     ptrdiff_t first, n; /* positions first .. first + n */
+    ptrdiff_t from, to; /* classes of the second pass */
 } NAME(Rows);
 
 #ifndef LF_T_FLOAT
@@ -566,19 +567,22 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
     return buf;
 }
 
-/* Rows of several runs, which stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. row_first finds the
- * first run's maximum; called a row ahead, it overlaps with the sums. */
-static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+static inline ptrdiff_t NAME(piece_end)(const LfRowJob *j, ptrdiff_t from) { return j->c - from < LF_PIECE ? j->c : from + LF_PIECE; }
+
+/* A piece of a row of several runs, which stay in the first-level cache. When a run raises the maximum, what was summed so far is rescaled. row_first
+ * finds the first run's maximum; called a row ahead, it overlaps with the sums. */
+static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, ptrdiff_t from)
 {
     T buf[LF_RUN];
     uint16_t words[LF_RUN];
-    const void *x = NAME(row_raw)(j, r->off_x[l], 0, LF_RUN, buf, words);
-    const NAME(Extent) first = NAME(run_extent)(x, LF_RUN, LF_RAW(j->x.dtype), 1, -INFINITY);
+    const ptrdiff_t n = j->c - from < LF_RUN ? j->c - from : LF_RUN;
+    const void *x = NAME(row_raw)(j, r->off_x[l], from, n, buf, words);
+    const NAME(Extent) first = NAME(run_extent)(x, n, LF_RAW(j->x.dtype), 1, -INFINITY);
     const NAME(Ref) ref = NAME(run_ref)(first.max);
     r->m[l] = first.max, r->low[l] = first.low, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
 }
 
-static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+static LfRowPiece NAME(row_piece)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, ptrdiff_t from)
 {
     const int spread = NAME(row_spread)(j);
     const ptrdiff_t ahead = NAME(row_ahead)(j);
@@ -586,11 +590,11 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
     uint16_t words[LF_RUN];
     double s = 0, count = 0, mass = 0, dot = 0;
     NAME(Ref) ref = {.magic = r->magic[l], .floor = r->floor[l], .f = r->f[l]};
-    for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
-        const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+    for (ptrdiff_t c = from, end = NAME(piece_end)(j, from); c < end; c += LF_RUN) {
+        const ptrdiff_t n = end - c < LF_RUN ? end - c : LF_RUN;
         int dtype = LF_RAW(j->x.dtype);
         const void *x = NAME(row_raw)(j, r->off_x[l], c, n, buf, words);
-        NAME(Extent) here = c ? NAME(run_extent)(x, n, dtype, 1, m) : (NAME(Extent)){m, r->low[l]};
+        NAME(Extent) here = c > from ? NAME(run_extent)(x, n, dtype, 1, m) : (NAME(Extent)){m, r->low[l]};
         if (here.max > m) {
             s = (s + count) * lf_exp_f64((double)m - (double)here.max);
             dot += mass != 0 ? mass * ((double)here.max - (double)m) : 0;
@@ -606,10 +610,40 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
             NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, c, n, m, buf), NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
     r->m[l] = m, r->top[l] = top, r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
-    r->s[l] = s + (count - 1), r->mass[l] = mass, r->dot[l] = dot;
+    return (LfRowPiece){m, s, count, mass, dot};
+}
+
+#ifndef LF_T_FLOAT
+static LfRowPiece lf_both_pieces(LfRowPiece a, LfRowPiece b)
+{
+    const LfRowPiece high = a.m < b.m ? b : a, low = a.m < b.m ? a : b;
+    const int same = high.m == low.m;
+    const double apart = same ? 0 : high.m - low.m, s = same ? low.s : (low.s + low.count) * lf_exp_f64(-apart);
+    return (LfRowPiece){high.m, high.s + s, high.count + (same ? low.count : 0), high.mass + low.mass,
+                        high.dot + low.dot + (low.mass != 0 ? low.mass * apart : 0)};
+}
+#endif
+
+/* All pieces of a row, joined in order. */
+static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
+{
+    const ptrdiff_t pieces = (j->c + LF_PIECE - 1) / LF_PIECE;
+    const LfRowPiece *known = j->piece ? j->piece + (r->first + l) * pieces : NULL;
+    LfRowPiece all = known ? known[0] : NAME(row_piece)(j, r, l, 0);
+    T buf[1];
+    for (ptrdiff_t i = 1; i < pieces; i++) {
+        if (!known)
+            NAME(row_first)(j, r, l, i * LF_PIECE);
+        all = lf_both_pieces(all, known ? known[i] : NAME(row_piece)(j, r, l, i * LF_PIECE));
+    }
+    if (pieces > 1) {
+        const NAME(Ref) ref = NAME(run_ref)((T)all.m);
+        r->m[l] = (T)all.m, r->top[l] = NAME(row_far)(r->m[l]) ? 0 : r->m[l], r->magic[l] = ref.magic, r->floor[l] = ref.floor, r->f[l] = ref.f;
+    }
+    r->s[l] = all.s + (all.count - 1), r->mass[l] = all.mass, r->dot[l] = all.dot;
     if (r->label[l] >= 0 && j->op == LF_CE_INDEX) {
-        r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, m, buf);
-        r->et[l] = NAME(run_exp)(r->xt[l], ref.magic, ref.floor);
+        r->xt[l] = *NAME(row_logits)(j, r, l, r->label[l], 1, r->m[l], buf);
+        r->et[l] = NAME(run_exp)(r->xt[l], r->magic[l], r->floor[l]);
     }
 }
 
@@ -867,7 +901,7 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
 #pragma omp simd reduction(+ : none)
     for (ptrdiff_t l = 0; l < r->n; l++)
         none += 0 * r->dot[l];
-    for (ptrdiff_t l = 0; ce && none != 0 && l < r->n; l++)
+    for (ptrdiff_t l = 0; ce && r->from == 0 && none != 0 && l < r->n; l++)
         if (!(fabs(r->dot[l]) < INFINITY) && r->label[l] >= 0)
             NAME(row_loss_again)(j, r, l);
     for (ptrdiff_t l = r->n; l < LF_W; l++) /* lanes of no row are summed too */
@@ -935,7 +969,7 @@ static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 
 static void NAME(rows_near)(const LfRowJob *j, NAME(Rows) * r)
 {
 #ifdef LF_T_FLOAT
-    for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
+    for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && r->from == 0 && l < r->n; l++)
         if (sum_is_near(r, l))
             row_sum_again(j, r, l);
 #endif
@@ -1116,8 +1150,8 @@ static void NAME(row_emit)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, T *ke
     const T pf = r->pf[l];
     double sum = 0;
     for (int pass = j->op == LF_SOFTMAX && j->gx.data ? 0 : 1; pass < 2; pass++)
-        for (ptrdiff_t c = 0; c < j->c; c += LF_RUN) {
-            const ptrdiff_t n = j->c - c < LF_RUN ? j->c - c : LF_RUN;
+        for (ptrdiff_t c = r->from; c < r->to; c += LF_RUN) {
+            const ptrdiff_t n = r->to - c < LF_RUN ? r->to - c : LF_RUN;
             const T *x = reads ? NAME(row_logits)(j, r, l, c, n, r->m[l], buf) : NULL, *u = NULL;
             if (j->gx.data && spread)
                 u = NAME(row_masses)(j, r, l, c, n, ubuf);
@@ -1196,7 +1230,7 @@ static void NAME(rows_weight_grad)(const LfRowJob *j, const NAME(Rows) * r, doub
 /* Where long rows lie; small ones are moved a tile at a time. */
 static void NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, ptrdiff_t n)
 {
-    r->first = first, r->n = n;
+    r->first = first, r->n = n, r->from = 0, r->to = j->c;
     if (j->c <= LF_SMALL_C && j->op != LF_NLL && !j->gw)
         return;
     lf_offsets(j, &j->x, r->first, r->n, r->off_x);
@@ -1251,10 +1285,10 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
         for (ptrdiff_t at = 0; j->c <= LF_RUN && at < r->n; at += LF_GROUP)
             NAME(group_rows)(j, r, at, keep ? room : NULL, keep);
         if (j->c > LF_RUN)
-            NAME(row_first)(j, r, 0);
+            NAME(row_first)(j, r, 0, 0);
         for (ptrdiff_t l = 0; j->c > LF_RUN && l < r->n; l++) {
             if (l + 1 < r->n)
-                NAME(row_first)(j, r, l + 1);
+                NAME(row_first)(j, r, l + 1, 0);
             NAME(row_stats)(j, r, l);
         }
         NAME(rows_finish)(j, r);
@@ -1271,7 +1305,7 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
                     NAME(lf_store)(whole->data + w.off, whole->dtype, lf_itemsize(whole->dtype), room + w.at * keep, w.n * keep, j->stream);
         }
     }
-    if (j->out.data && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)
+    if (j->out.data && r->from == 0 && j->op != LF_SOFTMAX && j->op != LF_LOG_SOFTMAX)
         NAME(rows_out)(j, r);
 }
 
@@ -1486,8 +1520,9 @@ static inline void NAME(rows_add)(const NAME(Rows) * r, ptrdiff_t at, double *su
             sum[(at + l) % LF_LANES] += r->loss[l], mass[(at + l) % LF_LANES] += r->wt[l];
 }
 
-static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
+static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
 {
+    const ptrdiff_t pieces = j->cut ? (j->c + LF_PIECE - 1) / LF_PIECE : 1, b = block / pieces, from = block % pieces * LF_PIECE;
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
     /* rows of one group stay in the second-level cache between the passes; what is packed, and exponentials that are kept, share the room */
     const int small = j->c <= LF_SMALL_C || j->op == LF_NLL, packed = small ? 0 : NAME(rows_apart)(j);
@@ -1510,7 +1545,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
     for (ptrdiff_t i = start; i < end; i += group) {
         NAME(Rows) r;
         const ptrdiff_t at = (i - start) % width, next = i - at + width, n = strips && next < end ? (end - next < width ? end - next : width) : 0;
-        const ptrdiff_t from = j->c * at / width, to = j->c * (at + group) / width;
+        const ptrdiff_t in = j->c * at / width, ends = j->c * (at + group) / width;
         T *strip = room + (next - start) / width % 2 * j->c * ld, *other = room + (i - at - start) / width % 2 * j->c * ld;
         if (strips && i == start)
             for (ptrdiff_t c = 0, w = end - start < width ? end - start : width; c < j->c; c++) {
@@ -1519,13 +1554,15 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
                 NAME(tile_in)(j, &j->x, j->xc, start, w, c, c + 1, strip, ld);
             }
         if (n > 0)
-            NAME(strip_fetch)(j, &j->x, j->xc, next, n, from, to);
+            NAME(strip_fetch)(j, &j->x, j->xc, next, n, in, ends);
         if (last && !strips && j->c <= LF_SMALL_C && i + group < end) {
             const ptrdiff_t rows = end - i - group < group ? end - i - group : group;
             NAME(rows_fetch)(j, &j->x, i + group, rows);
             NAME(rows_fetch)(j, last, i + group, rows);
         }
         NAME(rows_open)(j, &r, i, end - i < group ? end - i : group);
+        if (j->cut)
+            r.from = from, r.to = NAME(piece_end)(j, from);
         const ptrdiff_t first_bad = NAME(rows_labels)(j, &r);
         bad = bad < 0 ? first_bad : bad;
         if (j->op == LF_NLL)
@@ -1543,15 +1580,26 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t b)
         } else
             NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
         if (n > 0)
-            NAME(tile_in)(j, &j->x, j->xc, next, n, from, to, other, ld);
+            NAME(tile_in)(j, &j->x, j->xc, next, n, in, ends, other, ld);
         NAME(rows_add)(&r, i - start, sum, mass);
         if (stays && (at + group == width || i + group >= end))
             NAME(tile_out)(j, stays, stride, i - at, at + r.n, strip, ld);
     }
     if (j->stream)
         lf_store_fence();
+    if (from)
+        return;
     j->sum[b] = lf_lane_sum(sum), j->mass[b] = lf_lane_sum(mass);
     j->bad[b] = bad;
+}
+
+static void NAME(row_alone)(const LfRowJob *j, ptrdiff_t i)
+{
+    const ptrdiff_t pieces = (j->c + LF_PIECE - 1) / LF_PIECE, from = i % pieces * LF_PIECE;
+    NAME(Rows) r;
+    NAME(rows_open)(j, &r, i / pieces, 1);
+    NAME(row_first)(j, &r, 0, from);
+    j->piece[i] = NAME(row_piece)(j, &r, 0, from);
 }
 
 static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)

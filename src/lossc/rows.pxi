@@ -18,21 +18,43 @@ cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t block
             row_blocks(job, labels_only, g * share, min(blocks, (g + 1) * share))
 
 
+cdef int run_pieces(LfRowJob *job, int threads) except -1:
+    """Huge rows, fewer than would keep all threads busy: their sums a piece at a time, and their gradient or softmax as well, where it is not written
+    over what others still read."""
+    cdef Py_ssize_t i, n = job.n * ((job.c + LF_PIECE - 1) // LF_PIECE)
+    cdef bint writes = job.gx.data != NULL or job.gt.data != NULL or job.op == LF_SOFTMAX or job.op == LF_LOG_SOFTMAX
+    job.piece = <LfRowPiece *>malloc(n * sizeof(LfRowPiece))
+    if job.piece == NULL:
+        raise MemoryError(f"cannot allocate {n * sizeof(LfRowPiece)} bytes for partial sums")
+    for i in prange(n, schedule="static", num_threads=threads, nogil=True):
+        K.row_piece(job, i)
+    job.cut = (writes and job.gw == NULL and not (job.op == LF_SOFTMAX and job.gx.data != NULL) and job.gx.data != job.x.data
+               and job.out.data != job.x.data)
+    return 0
+
+
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
     """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position. On one of `share` threads."""
-    cdef Py_ssize_t rows = job.rows, blocks
+    cdef Py_ssize_t rows = job.rows, blocks, pieces = (job.c + LF_PIECE - 1) // LF_PIECE
+    cdef int threads
     cdef double here[96]
     cdef void *memory = <void *>here
     if labels_only:
         job.rows = LABEL_ROWS
     blocks = (job.n + job.rows - 1) // job.rows
+    threads = threads_for(job.n * pieces, 2) // share
+    if pieces > 1 and threads > 1 and job.n < 4 * threads and job.op != LF_NLL and not labels_only:
+        run_pieces(job, threads)
     if blocks > 32:
         memory = malloc(blocks * 24)
         if memory == NULL:
+            free(job.piece)
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
     with nogil:
-        run_row_blocks(job, labels_only, blocks, threads_for(blocks, 2) // share)
+        run_row_blocks(job, labels_only, blocks * pieces if job.cut else blocks, threads if job.cut else threads_for(blocks, 2) // share)
+    free(job.piece)
+    job.piece, job.cut = NULL, 0
     add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
@@ -113,6 +135,7 @@ cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis, cn
     cdef int d, e = 0
     job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw, job.share = op, 0, 0, 1, 0, NULL, NULL, 1
     job.ignore_index = -100
+    job.piece, job.cut = NULL, 0
     job.t.data = job.out.data = job.gx.data = job.gt.data = job.where.data = job.upstream.data = NULL
     job.c = cnp.PyArray_DIM(ax, axis)
     job.cdim, job.cshape[0] = 1, job.c
