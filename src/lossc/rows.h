@@ -133,7 +133,7 @@ typedef struct {
     double delta[LF_W], loss[LF_W];           /* log1p(S) */
     double focus[LF_W], slope[LF_W];          /* focal loss over cross entropy, and its gradient over that of cross entropy */
     /* coefficients of the second pass: p = e pf, gradient = k (mass p - u), at the maximum k ((mass - u) - mass q) with q = 1 - p; the label's own */
-    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], tdelta[LF_W], patch[LF_W];
+    T pf[LF_W], q[LF_W], k[LF_W], kmass[LF_W], kq[LF_W], tdelta[LF_W], patch[LF_W];
     double kd[LF_W], qd[LF_W];
     ptrdiff_t off_x[LF_W], off_t[LF_W], off_out[LF_W], off_gx[LF_W], off_gt[LF_W];
     ptrdiff_t first, n; /* positions first .. first + n */
@@ -174,12 +174,14 @@ static inline NAME(Extent) NAME(run_extent)(const void *p, ptrdiff_t n, int dtyp
 #pragma omp simd
         for (int l = 0; l < LF_LANES; l++)
             lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l]; /* drops NaN; the sum brings it back */
-    for (int l = 0; i < n; i++, l++)
-        lane[l] = x[i] > lane[l] ? x[i] : lane[l];
-    for (int h = LF_LANES / 2; h; h /= 2)
-        for (int l = 0; l < h; l++)
-            lane[l] = lane[l + h] > lane[l] ? lane[l + h] : lane[l];
-    return (NAME(Extent)){lane[0], 0};
+    T max = -INFINITY;
+#pragma omp simd reduction(max : max)
+    for (ptrdiff_t k = i; k < n; k++)
+        max = x[k] > max ? x[k] : max;
+#pragma omp simd reduction(max : max)
+    for (int l = 0; l < LF_LANES; l++)
+        max = lane[l] > max ? lane[l] : max;
+    return (NAME(Extent)){max, 0};
 }
 
 /* One step of a sum of exponentials: LF_LANES elements. */
@@ -290,8 +292,10 @@ static inline void NAME(group_stats)(const T *x, ptrdiff_t ld, ptrdiff_t classes
     }
 }
 
-/* S of a group's rows of a tile of one run, to the bit as run_sum adds them up. */
-static void NAME(group_lanes)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at, T *e, int words)
+/* run_sum of a run of a group's rows of a tile, to the bit, and how many elements are the maximum; e keeps the exponentials, or is NULL. `several`: of
+ * rows of several runs. */
+static void NAME(group_sums)(const T *x, ptrdiff_t ld, ptrdiff_t classes, const NAME(Rows) * r, ptrdiff_t at, T *e, int dtype, int several,
+                             double *sum, double *ties)
 {
     double part[5][LF_GROUP];
     T top[LF_GROUP], magic[LF_GROUP], floor[LF_GROUP], pair[LF_GROUP], nothing[LF_GROUP], spare[LF_GROUP];
@@ -325,9 +329,8 @@ static void NAME(group_lanes)(const T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(
                 s[l] += part[k][l];
         memcpy(part[k], s, sizeof s);
     }
-#pragma omp simd
     for (int l = 0; l < LF_GROUP; l++)
-        r->s[at + l] = r->f[at + l] * part[4][l] + (double)((COUNT)steps - other[l] - 1);
+        sum[l] = part[4][l], ties[l] = (double)((COUNT)steps - other[l]);
 }
 
 #endif
@@ -345,11 +348,30 @@ static double NAME(run_total)(const T *x, ptrdiff_t n)
     return lf_lane_sum(acc);
 }
 
+/* run_total of each of a group's rows. */
+LF_CALLED NAME(group_total)(const T *x, ptrdiff_t ld, ptrdiff_t classes, double *total)
+{
+    double part[6][LF_GROUP];
+    for (int b = 0, k = 0; b < LF_LANES; b++, k = 0) {
+        double s[LF_GROUP] = {0};
+        for (ptrdiff_t c = (b & 1) << 4 | lf_tree_lane(b >> 1); c < classes; c += LF_LANES)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                s[l] += x[c * ld + l];
+        for (; b >> k & 1; k++)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                s[l] += part[k][l];
+        memcpy(part[k], s, sizeof s);
+    }
+    memcpy(total, part[5], sizeof part[5]);
+}
+
 /* Cross entropy against target masses u: a += sum u, dot += sum u (m - x), for masses of one run. An element without mass adds nothing. */
 static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, double *dot)
 {
     double sa[LF_LANES] = {0}, sd[LF_LANES] = {0};
-    T px[LF_LANES], pu[LF_LANES];
+    T px[LF_LANES], pu[LF_LANES], ud[LF_LANES];
     for (ptrdiff_t i = 0; i < n; i += LF_LANES) {
         const T *xx = x + i, *uu = u + i;
         if (n - i < LF_LANES) {
@@ -361,8 +383,11 @@ static void NAME(run_dot)(const T *x, const T *u, ptrdiff_t n, T m, double *a, d
         for (int l = 0; l < LF_LANES; l++) {
             const T d = xx[l] == -INFINITY ? INFINITY : m - xx[l];
             sa[l] += uu[l];
-            sd[l] += uu[l] == 0 ? 0 : uu[l] * d;
+            ud[l] = uu[l] == 0 ? 0 : uu[l] * d;
         }
+#pragma omp simd
+        for (int l = 0; l < LF_LANES; l++)
+            sd[l] += ud[l];
     }
     *a += lf_lane_sum(sa);
     *dot += lf_lane_sum(sd);
@@ -412,7 +437,7 @@ static const void *NAME(row_raw)(const LfRowJob *j, ptrdiff_t off, ptrdiff_t c, 
     return words;
 }
 
-/* Classes from .. to of positions first .. first + n: tile[c * ld + i], then zeros for the lanes of no position. */
+/* Classes from .. to of positions first .. first + n: tile[(c - from) * ld + i], then zeros for the lanes of no position. */
 LF_CALLED NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
                         T *tile, ptrdiff_t ld)
 {
@@ -420,25 +445,26 @@ LF_CALLED NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *st
     for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
         T *at = tile + w.at, row[LF_SMALL_C];
         if (j->cdim == 1)
-            NAME(lf_load_tile)(at + from * ld, ld, a->data + w.off + from * stride[0], a->dtype, step, stride[0], w.n, to - from);
+            NAME(lf_load_tile)(at, ld, a->data + w.off + from * stride[0], a->dtype, step, stride[0], w.n, to - from);
         for (ptrdiff_t l = 0; j->cdim > 1 && l < w.n; l++) {
             NAME(row_move)(j, a, stride, w.off + l * step, 0, j->c, row, 0);
             for (ptrdiff_t c = from; c < to; c++)
-                at[c * ld + l] = row[c];
+                at[(c - from) * ld + l] = row[c];
         }
     }
-    for (ptrdiff_t c = from; rest && c < to; c++)
+    for (ptrdiff_t c = 0; rest && c < to - from; c++)
         memset(tile + c * ld + n, 0, rest * sizeof(T));
 }
 
-LF_CALLED NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, const T *tile, ptrdiff_t ld)
+LF_CALLED NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
+                         const T *tile, ptrdiff_t ld)
 {
     const ptrdiff_t step = a->stride[j->ndim - 1];
     for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
         const T *at = tile + w.at;
         T row[LF_SMALL_C];
         if (j->cdim == 1)
-            NAME(lf_store_tile)(a->data + w.off, a->dtype, step, stride[0], at, ld, w.n, j->c, j->stream);
+            NAME(lf_store_tile)(a->data + w.off + from * stride[0], a->dtype, step, stride[0], at, ld, w.n, to - from, j->stream);
         for (ptrdiff_t l = 0; j->cdim > 1 && l < w.n; l++) {
             for (ptrdiff_t c = 0; c < j->c; c++)
                 row[c] = at[c * ld + l];
@@ -540,18 +566,21 @@ static const T *NAME(row_masses)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
     return buf;
 }
 
-static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) * r, T *u)
+/* ... of classes from .. to of rows side by side, ld apart */
+static void NAME(tile_masses)(const LfRowJob *j, const NAME(Rows) * r, ptrdiff_t from, ptrdiff_t to, T *u, ptrdiff_t ld)
 {
     const T *w = j->weight, keep = (T)(1 - j->smoothing), even = (T)(j->smoothing / (double)j->c);
     if (j->op == LF_CE_INDEX)
-        memset(u, 0, j->c * LF_W * sizeof(T));
+        memset(u, 0, (to - from) * ld * sizeof(T));
     else
-        NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, 0, j->c, u, LF_W);
+        NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, from, to, u, ld);
     if (j->smoothing == 0 && !w)
         return;
-    for (ptrdiff_t c = 0; c < j->c; c++)
-        for (int l = 0; l < LF_W; l++)
-            u[c * LF_W + l] = (u[c * LF_W + l] * keep + even) * (w ? w[c] : 1);
+    for (ptrdiff_t c = from; c < to; c++, u += ld) {
+        const T factor = w ? w[c] : 1;
+        for (ptrdiff_t l = 0; l < ld; l++)
+            u[l] = (u[l] * keep + even) * factor;
+    }
 }
 
 /* ---- first pass: maximum, S, reference, masses ---------------------------------------------------------------------------------------- */
@@ -647,11 +676,10 @@ static void NAME(row_stats)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l)
     }
 }
 
-/* The references of a group's rows, by their maxima; is any of them far? */
-static inline int NAME(group_ref)(NAME(Rows) * r, ptrdiff_t at)
+/* The references of a group's rows, by their maxima. */
+static inline void NAME(group_ref)(NAME(Rows) * r, ptrdiff_t at)
 {
-    I far = 0;
-#pragma omp simd reduction(| : far)
+#pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
         const T m = r->m[at + l];
         const NAME(Ref) ref = NAME(run_ref)(m);
@@ -659,9 +687,7 @@ static inline int NAME(group_ref)(NAME(Rows) * r, ptrdiff_t at)
         r->magic[at + l] = ref.magic;
         r->floor[at + l] = ref.floor;
         r->f[at + l] = ref.f;
-        far |= NAME(row_far)(m);
     }
-    return far != 0;
 }
 
 /* Rows of one run, a group at a time. The exponentials are left in e, `pitch` apart, unless it is NULL. */
@@ -693,8 +719,7 @@ static void NAME(group_rows)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, T 
         NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);
 }
 
-/* ... of a tile, and its far rows shifted */
-static int NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+static void NAME(tile_top)(const T *x, ptrdiff_t ld, ptrdiff_t classes, T *top)
 {
     T m[LF_GROUP];
     for (int l = 0; l < LF_GROUP; l++)
@@ -703,12 +728,25 @@ static int NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r,
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             m[l] = x[c * ld + l] > m[l] ? x[c * ld + l] : m[l];
-    memcpy(r->m + at, m, sizeof m);
-    const int far = NAME(group_ref)(r, at);
+    memcpy(top, m, sizeof m);
+}
+
+/* Shifts a group's far rows. */
+LF_CALLED NAME(tile_shift)(T *x, ptrdiff_t ld, ptrdiff_t classes, const T *m)
+{
+    I far = 0;
+    for (int l = 0; l < LF_GROUP; l++)
+        far |= NAME(row_far)(m[l]);
     for (ptrdiff_t c = 0; far && c < classes; c++)
         for (int l = 0; l < LF_GROUP; l++)
             x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
-    return far;
+}
+
+static void NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+{
+    NAME(tile_top)(x, ld, classes, r->m + at);
+    NAME(group_ref)(r, at);
+    NAME(tile_shift)(x, ld, classes, r->m + at);
 }
 
 static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
@@ -855,6 +893,7 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
         r->kmass[at + l] = (T)(k * r->mass[at + l]);
         r->qd[at + l] = r->s[at + l] * share;
         r->q[at + l] = (T)r->qd[at + l];
+        r->kq[at + l] = r->kmass[at + l] * r->q[at + l];
         r->pf[at + l] = (T)(r->f[at + l] * share);
         r->tdelta[at + l] = (T)r->delta[at + l];
     }
@@ -938,8 +977,12 @@ LF_CALLED group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             sum_term_again(x[c * ld + l], m[l], s + l, ties + l);
-    for (int l = 0; any && l < LF_GROUP; l++)
-        r->loss[at + l] = sum_is_near(r, at + l) ? m[l] + lf_log1p_f64(s[l] + ties[l]) : r->loss[at + l];
+    if (any)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const double again = m[l] + lf_log1p_f64(s[l] + ties[l]);
+            r->loss[at + l] = (m[l] < 0) & (fabs(r->loss[at + l]) < 0.25) ? again : r->loss[at + l];
+        }
 }
 
 static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 *r, ptrdiff_t l)
@@ -1010,13 +1053,15 @@ LF_EMIT NAME(emit_log_softmax)(T *o, const T *x, ptrdiff_t n, const T *m, const 
         o[i] = (x[i] - LF_LANE(m)) - LF_LANE(delta);
 }
 
+/* k (mass p - u), in bits so that gcc takes but one product into an FMA, and all elements the same */
 LF_EMIT NAME(emit_grad_spread)(T *o, const T *x, const T *e, const T *u, ptrdiff_t n, const NAME(Rows) * r, ptrdiff_t l, const T *pf, int step)
 {
-    const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l;
+    const T *m = r->top + l, *k = r->k + l, *kmass = r->kmass + l, *q = r->q + l, *kq = r->kq + l;
 #pragma omp simd
     for (ptrdiff_t i = 0; i < n; i++) {
-        const T ku = LF_LANE(k) * u[i], a = (LF_LANE(kmass) - ku) - LF_LANE(kmass) * LF_LANE(q), b = LF_LANE(kmass) * (e[i] * LF_LANE(pf)) - ku;
-        o[i] = (x[i] == LF_LANE(m)) & (LF_LANE(q) < (T)0.5) ? a : b; /* where p is near 1 */
+        const U near = -(U)((x[i] == LF_LANE(m)) & (LF_LANE(q) < (T)0.5)); /* where p is near 1 */
+        const T kp = LF_LANE(kmass) * (e[i] * LF_LANE(pf)), most = REAL((BITS(LF_LANE(kmass)) & near) | (BITS(kp) & ~near));
+        o[i] = (most - LF_LANE(k) * u[i]) - REAL(BITS(LF_LANE(kq)) & near);
     }
 }
 
@@ -1076,7 +1121,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             else
                 NAME(emit_log_softmax)(o + c * lo, x + c * ld, n, r->top, r->tdelta, 1);
         if (o == tile)
-            NAME(tile_out)(j, &j->out, j->oc, r->first, r->n, o, LF_W);
+            NAME(tile_out)(j, &j->out, j->oc, r->first, r->n, 0, j->c, o, LF_W);
     }
     if (j->gt.data) {
         const T keep = (T)(1 - j->smoothing);
@@ -1085,7 +1130,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
             k[l] = keep * r->k[l];
         for (ptrdiff_t c = 0; c < j->c; c++)
             NAME(emit_target_grad)(tile + c * LF_W, x + c * ld, n, r->top, r->tdelta, k, w ? w + c : NULL, 1);
-        NAME(tile_out)(j, &j->gt, j->gtc, r->first, r->n, tile, LF_W);
+        NAME(tile_out)(j, &j->gt, j->gtc, r->first, r->n, 0, j->c, tile, LF_W);
     }
     if (!j->gx.data)
         return;
@@ -1112,7 +1157,7 @@ static void NAME(tile_emit)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t l
         for (ptrdiff_t c = 0; r->label[l] < 0 && c < j->c; c++)
             o[c * lo + l] = 0;
     if (o == tile)
-        NAME(tile_out)(j, &j->gx, j->gxc, r->first, r->n, o, LF_W);
+        NAME(tile_out)(j, &j->gx, j->gxc, r->first, r->n, 0, j->c, o, LF_W);
 }
 
 /* Where a run of outputs can be written in place, its address; else buf, which row_put then stores. */
@@ -1264,7 +1309,7 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
         if (!strip)
             NAME(tile_in)(j, &j->x, j->xc, r->first, r->n, 0, j->c, tile, LF_W);
         if (spread)
-            NAME(tile_masses)(j, r, u);
+            NAME(tile_masses)(j, r, 0, j->c, u, LF_W);
         else if (upstream)
             NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, 0, j->c, u, LF_W);
         NAME(tile_stats)(j, r, x, ld, spread ? u : NULL, second ? e : NULL);
@@ -1311,73 +1356,188 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
 
 #define T_ROOM (LF_ROOM / (ptrdiff_t)sizeof(T))
 
-/* Rows of one run whose positions lie nearer to one another than their classes are worked on side by side too, with the bits of rows that do not:
- * where the second pass sums nothing. How many at once: 0 if they are not. */
-static ptrdiff_t NAME(planes_fit)(const LfRowJob *j)
+/* Larger rows whose positions lie nearer to one another than their classes are worked on side by side too, with the bits of rows that do not: a run of
+ * classes at a time, of which x, the exponentials and the masses or upstream gradient lie in tiles. */
+typedef struct {
+    T *x, *e, *u; /* or NULL */
+    ptrdiff_t ld, run, width;
+} NAME(Planes);
+
+static NAME(Planes) NAME(planes_of)(const LfRowJob *j, T *room)
 {
-    const int sums = NAME(row_spread)(j) || j->gw || j->gt.data || j->op == LF_NLL || (j->op == LF_SOFTMAX && j->gx.data);
-    const ptrdiff_t fit = j->c > LF_SMALL_C ? T_ROOM / 2 / j->c - LF_GROUP : 0;
-    return sums || j->c > LF_RUN || !NAME(planes)(j, &j->x, j->xc) || j->n < LF_GROUP ? 0 : fit < LF_W ? fit & -LF_GROUP : LF_W;
+    const int soft = j->op == LF_SOFTMAX, u = NAME(row_spread)(j) || (soft && j->gx.data);
+    const int e = soft || j->gx.data, sums = j->gw || j->gt.data || j->op == LF_NLL;
+    const ptrdiff_t run = j->c < LF_RUN ? j->c : LF_RUN, most = T_ROOM / (1 + e + u) / (run ? run : 1);
+    /* rows of a wide tile are not a power of two apart: those meet in one set of the cache */
+    const ptrdiff_t fit = most < 2 * LF_GROUP ? LF_GROUP : most < LF_W + LF_GROUP ? 2 * LF_GROUP : LF_W, ld = fit < LF_W ? fit : fit + LF_GROUP;
+    const int fits = !sums && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && j->rows >= LF_GROUP &&
+                     NAME(planes)(j, &j->x, j->xc);
+    T *next = e ? room + run * ld : room;
+    return (NAME(Planes)){room, e ? next : NULL, u ? next + run * ld : NULL, ld, run, fits ? fit : 0};
 }
 
-/* S and, of x or e, what the second pass writes. */
-static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t ld, T *e)
+/* Tiles of the classes from c on, for the first pass, or again for the second. */
+LF_CALLED NAME(planes_in)(const LfRowJob *j, const NAME(Rows) * r, NAME(Planes) p, ptrdiff_t c, ptrdiff_t n, int again)
 {
-    const int index = j->op == LF_CE_INDEX, words = LF_RAW(j->x.dtype) == LF_BF16;
-    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
-        const int far = NAME(tile_ref)(x + at, ld, j->c, r, at);
-        double s[LF_GROUP];
-        NAME(group_lanes)(x + at, ld, j->c, r, at, e ? e + at : NULL, words);
-        memcpy(s, r->s + at, sizeof s);
-        if (far && words) /* what is left of far rows is no bfloat16 */
-            NAME(group_lanes)(x + at, ld, j->c, r, at, e ? e + at : NULL, 0);
-        for (ptrdiff_t l = 0; far && words && l < LF_GROUP; l++)
-            r->s[at + l] = NAME(row_far)(r->m[at + l]) ? r->s[at + l] : s[l];
-        for (ptrdiff_t l = at; index && l < at + LF_GROUP; l++)
-            r->xt[l] = l < r->n && r->label[l] >= 0 ? x[r->label[l] * ld + l] : 0;
-        if (index)
-            NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);
+    NAME(tile_in)(j, &j->x, j->xc, r->first, r->n, c, c + n, p.x, p.ld);
+    for (ptrdiff_t at = 0; again && at < r->n; at += LF_GROUP) {
+        NAME(tile_shift)(p.x + at, p.ld, n, r->m + at);
+        for (ptrdiff_t k = 0; p.e && k < n; k++)
+            NAME(group_exp)(p.e + k * p.ld + at, p.x + k * p.ld + at, r->magic + at, r->floor + at);
     }
+    if (p.u && NAME(row_spread)(j))
+        NAME(tile_masses)(j, r, c, c + n, p.u, p.ld);
+    else if (p.u && (again || j->c <= LF_RUN))
+        NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, c, c + n, p.u, p.ld);
 }
 
-static void NAME(planes_emit)(const LfRowJob *j, const NAME(Rows) * r, T *x, ptrdiff_t ld, T *e)
+/* A row's maximum rises, or, of none yet, begins. */
+LF_CALLED NAME(planes_raise)(NAME(Rows) * r, ptrdiff_t l, T m, double count, int some)
 {
-    const ptrdiff_t n = (r->n + LF_GROUP - 1) / LF_GROUP * LF_GROUP;
-    const int log = j->op == LF_LOG_SOFTMAX, soft = j->op == LF_SOFTMAX;
-    T factor[LF_W], sure[LF_W];
-    for (ptrdiff_t l = 0; l < n; l++)
-        factor[l] = soft ? 1 : r->kmass[l], sure[l] = soft && r->q[l] < T_EPS / 4 ? (T)0.5 : 2; /* what is 1 but for rounding */
-    for (ptrdiff_t c = 0; c < j->c; c++) {
-        T *v = x + c * ld, *o = e + c * ld;
-        if (log)
-            NAME(emit_log_softmax)(v, v, n, r->top, r->tdelta, 1);
-        else
+    const double before = r->m[l], here = m;
+    r->s[l] = some ? (r->s[l] + count) * lf_exp_f64(before - here) : 0;
+    r->dot[l] += some && r->mass[l] != 0 ? r->mass[l] * (here - before) : 0;
+    r->m[l] = m;
+}
+
+/* Adds row_stats of a group's rows, or group_rows: a run of them, from class c on. */
+static void NAME(planes_group)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, NAME(Planes) p, ptrdiff_t c, ptrdiff_t n, double *count)
+{
+    double sum[LF_GROUP], ties[LF_GROUP];
+    T m[LF_GROUP], term[LF_RUN * LF_GROUP], *x = p.x + at;
+    const T *u = p.u ? p.u + at : NULL;
+    NAME(tile_top)(x, p.ld, n, m);
+    for (ptrdiff_t l = at; l < at + LF_GROUP; l++)
+        if (!c || m[l - at] > r->m[l])
+            NAME(planes_raise)(r, l, m[l - at], c ? count[l] : 0, c), count[l] = 0;
+    NAME(group_ref)(r, at);
+    NAME(tile_shift)(x, p.ld, n, r->m + at);
+    NAME(group_sums)(x, p.ld, n, r, at, p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN, sum, ties);
+    if (j->c > LF_RUN)
 #pragma omp simd
-            for (ptrdiff_t l = 0; l < n; l++) {
-                const T g = o[l] * r->pf[l] * factor[l];
-                o[l] = soft & (g > sure[l]) ? 1 : g;
-            }
+        for (int l = 0; l < LF_GROUP; l++)
+            r->s[at + l] += r->f[at + l] * sum[l], count[at + l] += ties[l];
+    else
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            r->s[at + l] = r->f[at + l] * sum[l] + (ties[l] - 1);
+    if (!NAME(row_spread)(j))
+        return;
+    NAME(group_total)(u, p.ld, n, sum);
+    for (int l = 0; l < LF_GROUP; l++)
+        r->mass[at + l] += sum[l];
+    if (j->op == LF_LOG_SOFTMAX)
+        return;
+    for (ptrdiff_t k = 0; k < n; k++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++) {
+            const T v = x[k * p.ld + l], w = u[k * p.ld + l], d = v == -INFINITY ? INFINITY : r->top[at + l] - v;
+            term[k * LF_GROUP + l] = w == 0 ? 0 : w * d;
+        }
+    NAME(group_total)(term, LF_GROUP, n, sum);
+    for (int l = 0; l < LF_GROUP; l++)
+        r->dot[at + l] += sum[l];
+}
+
+static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, NAME(Planes) p)
+{
+    double count[LF_W];
+    memset(r->mass, 0, sizeof r->mass), memset(r->dot, 0, sizeof r->dot);
+    for (ptrdiff_t c = 0; c < j->c; c += p.run) {
+        const ptrdiff_t n = j->c - c < p.run ? j->c - c : p.run, next = j->c - c - n < p.run ? j->c : c + n + p.run;
+        NAME(planes_in)(j, r, p, c, n, 0);
+        NAME(strip_fetch)(j, &j->x, j->xc, r->first, r->n, c + n, next);
+        for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+            NAME(planes_group)(j, r, at, p, c, n, count);
     }
+    for (ptrdiff_t l = 0; j->c > LF_RUN && l < r->n; l++)
+        r->s[l] += count[l] - 1;
+    if (j->op != LF_CE_INDEX)
+        return;
+    memset(r->xt, 0, sizeof r->xt);
+    for (ptrdiff_t l = 0; l < r->n; l++) {
+        T buf[1];
+        if (r->label[l] >= 0)
+            r->xt[l] = j->c > LF_RUN ? *NAME(row_logits)(j, r, l, r->label[l], 1, r->m[l], buf) : p.x[r->label[l] * p.ld + l];
+    }
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);
+}
+
+/* Adds sum g p of a run. */
+static void NAME(planes_dot)(const NAME(Rows) * r, NAME(Planes) p, ptrdiff_t n, double *dot)
+{
+    T term[LF_RUN * LF_GROUP];
+    double sum[LF_GROUP];
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
+        for (ptrdiff_t k = 0; k < n; k++)
+#pragma omp simd
+            for (int l = 0; l < LF_GROUP; l++)
+                term[k * LF_GROUP + l] = p.e[k * p.ld + at + l] * r->pf[at + l] * p.u[k * p.ld + at + l];
+        NAME(group_total)(term, LF_GROUP, n, sum);
+        for (int l = 0; l < LF_GROUP; l++)
+            dot[at + l] += sum[l];
+    }
+}
+
+/* Of a run from class c on, softmax in place of e, log_softmax of x, and the gradient of u, or of e if there is no u. */
+static void NAME(planes_emit)(const LfRowJob *j, const NAME(Rows) * r, NAME(Planes) p, ptrdiff_t c, ptrdiff_t n, const T *dot)
+{
+    const int log = j->op == LF_LOG_SOFTMAX, soft = j->op == LF_SOFTMAX;
+    T factor[LF_W], sure[LF_W], *g = p.u ? p.u : p.e;
+    for (ptrdiff_t l = 0; l < LF_W; l++)
+        factor[l] = soft ? 1 : r->kmass[l], sure[l] = soft && r->q[l] < T_EPS / 4 ? (T)0.5 : 2; /* what is 1 but for rounding */
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        for (ptrdiff_t k = 0; k < n; k++) {
+            T *x = p.x + k * p.ld + at, *e = p.e ? p.e + k * p.ld + at : NULL, *u = p.u ? p.u + k * p.ld + at : NULL;
+            if (u && soft)
+                NAME(emit_softmax_grad)(u, e, u, LF_GROUP, r->pf + at, dot + at, 1);
+            else if (u && e)
+                NAME(emit_grad_spread)(u, x, e, u, LF_GROUP, r, at, r->pf + at, 1);
+            if (log)
+                NAME(emit_log_softmax)(x, x, LF_GROUP, r->top + at, r->tdelta + at, 1);
+            else if (soft || !u)
+#pragma omp simd
+                for (int l = 0; l < LF_GROUP; l++) {
+                    const T v = e[l] * r->pf[at + l] * factor[at + l];
+                    e[l] = soft & (v > sure[at + l]) ? 1 : v;
+                }
+        }
     for (ptrdiff_t l = 0; !soft && !log && l < r->n; l++)
         if (r->label[l] < 0)
-            for (ptrdiff_t c = 0; c < j->c; c++)
-                e[c * ld + l] = 0;
-        else if (j->op == LF_CE_INDEX)
-            e[r->label[l] * ld + l] = r->patch[l];
-    NAME(tile_out)(j, soft || log ? &j->out : &j->gx, soft || log ? j->oc : j->gxc, r->first, r->n, log ? x : e, ld);
+            for (ptrdiff_t k = 0; k < n; k++)
+                g[k * p.ld + l] = 0;
+        else if (j->op == LF_CE_INDEX && r->label[l] >= c && r->label[l] < c + n)
+            g[(r->label[l] - c) * p.ld + l] = r->patch[l];
+    if (soft || log)
+        NAME(tile_out)(j, &j->out, j->oc, r->first, r->n, c, c + n, log ? p.x : p.e, p.ld);
+    if (j->gx.data)
+        NAME(tile_out)(j, &j->gx, j->gxc, r->first, r->n, c, c + n, g, p.ld);
 }
 
-LF_CALLED NAME(planes_work)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t ld, T *room)
+LF_CALLED NAME(planes_work)(const LfRowJob *j, NAME(Rows) * r, T *room)
 {
-    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, second = j->gx.data || whole;
-    T *e = room + T_ROOM / 2;
-    NAME(tile_in)(j, &j->x, j->xc, r->first, r->n, 0, j->c, room, ld);
-    NAME(planes_stats)(j, r, room, ld, second && j->op != LF_LOG_SOFTMAX ? e : NULL);
+    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, again = j->c > LF_RUN;
+    const NAME(Planes) p = NAME(planes_of)(j, room);
+    double sum[LF_W] = {0};
+    T dot[LF_W];
+    NAME(planes_stats)(j, r, p);
     NAME(rows_finish)(j, r);
     NAME(rows_near)(j, r);
-    if (second) {
+    if (whole || j->gx.data)
         NAME(rows_coefficients)(j, r);
-        NAME(planes_emit)(j, r, room, ld, e);
+    for (int pass = j->op == LF_SOFTMAX && p.u ? 0 : 1; pass < 2 && (whole || j->gx.data); pass++) {
+        for (ptrdiff_t l = 0; l < LF_W; l++)
+            dot[l] = (T)sum[l];
+        for (ptrdiff_t c = 0; c < j->c; c += p.run) {
+            const ptrdiff_t n = j->c - c < p.run ? j->c - c : p.run;
+            if (again)
+                NAME(planes_in)(j, r, p, c, n, 1);
+            if (pass == 0)
+                NAME(planes_dot)(r, p, n, sum);
+            else
+                NAME(planes_emit)(j, r, p, c, n, dot);
+        }
     }
     if (j->out.data && !whole)
         NAME(rows_out)(j, r);
@@ -1524,19 +1684,19 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
 {
     const ptrdiff_t pieces = j->cut ? (j->c + LF_PIECE - 1) / LF_PIECE : 1, b = block / pieces, from = block % pieces * LF_PIECE;
     const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows;
+    T room[T_ROOM];
     /* rows of one group stay in the second-level cache between the passes; what is packed, and exponentials that are kept, share the room */
     const int small = j->c <= LF_SMALL_C || j->op == LF_NLL, packed = small ? 0 : NAME(rows_apart)(j);
     const ptrdiff_t share = (T_ROOM - LF_W * LF_LANES) / ((j->c <= LF_RUN) + __builtin_popcount(packed) + !packed);
     const ptrdiff_t part = share < LF_GROUP_ELEMENTS ? share : LF_GROUP_ELEMENTS;
     const int apart = packed && packed != 1 << 1 && j->c <= part ? packed : 0; /* labels' probabilities alone are not worth it */
-    const ptrdiff_t planes = NAME(planes_fit)(j), fit = small ? LF_W : planes ? planes : (apart ? part : LF_GROUP_ELEMENTS) / j->c;
+    const ptrdiff_t planes = NAME(planes_of)(j, room).width, fit = small ? LF_W : planes ? planes : (apart ? part : LF_GROUP_ELEMENTS) / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W;
     const int strips = j->op != LF_NLL && NAME(strip_fits)(j, &j->x, j->xc);
     const ptrdiff_t width = strips ? LF_GROUP_ELEMENTS / 2 / j->c / LF_W * LF_W : LF_W, ld = strips ? width + LF_GROUP : LF_W;
     const LfArray *last = j->gx.data ? &j->gx : j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX ? &j->out : NULL;
     const ptrdiff_t *stride = j->gx.data ? j->gxc : j->oc;
     const LfArray *stays = strips && last && NAME(strip_fits)(j, last, stride) ? last : NULL;
-    T room[T_ROOM];
     double sum[LF_LANES] = {0}, mass[LF_LANES] = {0}, *gw = j->gw ? j->gw + b / j->share * j->c : NULL,
            *gw_mass = j->gw ? j->gw_mass + b / j->share * j->c : NULL;
     ptrdiff_t bad = -1;
@@ -1551,7 +1711,7 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
             for (ptrdiff_t c = 0, w = end - start < width ? end - start : width; c < j->c; c++) {
                 if (c + 1 < j->c)
                     NAME(strip_fetch)(j, &j->x, j->xc, start, w, c + 1, c + 2);
-                NAME(tile_in)(j, &j->x, j->xc, start, w, c, c + 1, strip, ld);
+                NAME(tile_in)(j, &j->x, j->xc, start, w, c, c + 1, strip + c * ld, ld);
             }
         if (n > 0)
             NAME(strip_fetch)(j, &j->x, j->xc, next, n, in, ends);
@@ -1569,21 +1729,21 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
             NAME(nll_work)(j, &r, gw, gw_mass);
         else if (apart || planes) {
             const ptrdiff_t rows = end - i - group < group ? end - i - group : group;
-            if (rows > 0 && NAME(planes)(j, &j->x, j->xc))
+            if (rows > 0 && j->c <= LF_RUN && NAME(planes)(j, &j->x, j->xc))
                 NAME(strip_fetch)(j, &j->x, j->xc, i + group, rows, 0, j->c);
-            if (last && !j->stream && NAME(planes)(j, last, stride))
+            if (last && j->c <= LF_RUN && !j->stream && NAME(planes)(j, last, stride))
                 NAME(strip_fetch)(j, last, stride, i, r.n, 0, j->c);
             if (planes)
-                NAME(planes_work)(j, &r, planes + LF_GROUP, room);
+                NAME(planes_work)(j, &r, room);
             else
                 NAME(rows_work_apart)(j, &r, apart, part, room, gw, gw_mass);
         } else
             NAME(rows_work)(j, &r, strips ? strip + at : NULL, ld, stays, room, gw, gw_mass);
         if (n > 0)
-            NAME(tile_in)(j, &j->x, j->xc, next, n, in, ends, other, ld);
+            NAME(tile_in)(j, &j->x, j->xc, next, n, in, ends, other + in * ld, ld);
         NAME(rows_add)(&r, i - start, sum, mass);
         if (stays && (at + group == width || i + group >= end))
-            NAME(tile_out)(j, stays, stride, i - at, at + r.n, strip, ld);
+            NAME(tile_out)(j, stays, stride, i - at, at + r.n, 0, j->c, strip, ld);
     }
     if (j->stream)
         lf_store_fence();

@@ -262,12 +262,13 @@ static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t class
     }
 }
 
-/* S of a group's rows of a tile of one run, to the bit as run_sum adds them up: `words`, in the order of bfloat16. */
-static void group_lanes_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at, float *e, int words)
+/* lf_run_sum of a group's rows of a tile: `words`, in the order of bfloat16. */
+static inline void lf_group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int words, int plain,
+                                  double *sum, double *ties)
 {
     const __m512 top = _mm512_loadu_ps(r->top + at), magic = _mm512_loadu_ps(r->magic + at), floor = _mm512_loadu_ps(r->floor + at);
     __m512d part[5][2];
-    __m512i ties = _mm512_set1_epi32(-1);
+    __m512i same = _mm512_setzero_si512();
     for (int b = 0; b < 16; b++) {
         const int lane = lf_tree_lane(b);
         int k = 0;
@@ -281,8 +282,8 @@ static void group_lanes_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Row
                 if (c < classes) {
                     y[k] = _mm512_loadu_ps(x + c * ld);
                     const __mmask16 other = _mm512_cmp_ps_mask(y[k], top, _CMP_NEQ_UQ);
-                    ties = _mm512_mask_sub_epi32(ties, ~other, ties, _mm512_set1_epi32(-1));
-                    lf_exp_table16(y + k, 1, magic, floor, 0);
+                    same = _mm512_mask_sub_epi32(same, ~other, same, _mm512_set1_epi32(-1));
+                    lf_exp_table16(y + k, 1, magic, floor, plain);
                     if (e)
                         _mm512_storeu_ps(e + c * ld, y[k]);
                     y[k] = _mm512_maskz_mov_ps(other, y[k]);
@@ -297,8 +298,58 @@ static void group_lanes_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Row
         part[k][0] = s[0], part[k][1] = s[1];
     }
     for (int h = 0; h < 2; h++) {
-        const __m512d count = _mm512_cvtepi32_pd(h ? _mm512_extracti32x8_epi32(ties, 1) : _mm512_castsi512_si256(ties));
-        _mm512_storeu_pd(r->s + at + 8 * h, _mm512_fmadd_pd(part[4][h], _mm512_loadu_pd(r->f + at + 8 * h), count));
+        _mm512_storeu_pd(sum + 8 * h, part[4][h]);
+        _mm512_storeu_pd(ties + 8 * h, _mm512_cvtepi32_pd(h ? _mm512_extracti32x8_epi32(same, 1) : _mm512_castsi512_si256(same)));
+    }
+}
+
+LF_CALLED group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int words, int plain, double *sum,
+                      double *ties)
+{
+    plain ? lf_group_lanes(x, ld, classes, r, at, NULL, words, 1, sum, ties) : lf_group_lanes(x, ld, classes, r, at, e, words, 0, sum, ties);
+}
+
+/* How run_sum reads a group's rows: 1 those of several runs that are plain, 2 as floats those of bfloat16 that are far, 0 others */
+static void group_ways(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, int dtype, int several, int *way)
+{
+    const ptrdiff_t whole = several ? classes & (dtype == LF_F32 ? -LF_QUAD : -32) : 0;
+    uint32_t low[LF_GROUP] = {0};
+    for (ptrdiff_t c = 0; c < whole; c++)
+#pragma omp simd
+        for (int l = 0; l < LF_GROUP; l++)
+            low[l] = BITS(x[c * ld + l]) > low[l] ? BITS(x[c * ld + l]) : low[l];
+    for (int l = 0; l < LF_GROUP; l++) {
+        const int far = row_far_f32(r->m[at + l]), plain = several && !far && r->floor[at + l] < 0 && low[l] <= BITS(r->floor[at + l]);
+        way[l] = plain ? 1 : far && dtype == LF_BF16 ? 2 : 0;
+    }
+}
+
+/* run_sum of a run of a group's rows of a tile, to the bit, and how many elements are the maximum; e keeps the exponentials, or is NULL. `several`: of
+ * rows of several runs. */
+static void group_sums_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int dtype, int several,
+                           double *sum, double *ties)
+{
+    const ptrdiff_t whole = classes & -LF_QUAD;
+    const int words = dtype == LF_BF16;
+    double s[LF_GROUP], t[LF_GROUP], rest[LF_GROUP] = {0}, rest_ties[LF_GROUP] = {0};
+    int way[LF_GROUP], ways = 0;
+    group_ways(x, ld, classes, r, at, dtype, several, way);
+    for (int l = 0; l < LF_GROUP; l++)
+        ways |= 1 << way[l];
+    for (int w = 0; w < 3; w++) {
+        if (!(ways >> w & 1))
+            continue;
+        if (w == 1) {
+            group_lanes(x, ld, whole, r, at, NULL, words, 1, s, t);
+            if (classes > whole)
+                group_lanes(x + whole * ld, ld, classes - whole, r, at, NULL, words, 0, rest, rest_ties);
+            for (int l = 0; l < LF_GROUP; l++)
+                s[l] = lf_mend(s[l], (Ref_f32){.magic = r->magic[at + l]});
+        } else
+            group_lanes(x, ld, classes, r, at, e, words && w == 0, 0, s, t);
+        for (int l = 0; l < LF_GROUP; l++)
+            if (way[l] == w)
+                sum[l] = w == 1 ? s[l] + rest[l] : s[l], ties[l] = w == 1 ? t[l] + rest_ties[l] : t[l];
     }
 }
 #undef LF_QUAD
