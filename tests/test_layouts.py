@@ -119,13 +119,14 @@ def test_layout_of_other_dtypes(isa, case, layout, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 65, 70), (1, 130, 9, 11), (2, 1100, 37), (1, 5000, 18), (1, 33000, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 65, 70), (1, 130, 9, 11), (2, 1100, 37), (2, 2100, 130), (1, 5000, 18), (1, 33000, 5)], ids=str)
 def test_planes_of_many_classes(isa, shape, dtype, rng):
-    """Rows that are packed before they are worked on: planes, inputs with gaps and outputs of another layout, as contiguous rows."""
+    """Rows that are packed before they are worked on, or worked on side by side: planes, inputs with gaps and outputs of another layout, as contiguous rows."""
     make = lambda: rng.normal(0, 3, shape).astype(DTYPES[dtype])  # noqa: E731
     planes, upstream, classes = make(), make(), shape[1]
     planes[0, :, 2] -= 300  # rows that are shifted first
-    planes[0, :2, 1] = 400
+    planes[0, :2, 1] = planes[0, -1, 3] = 400
+    planes[0, :, 4] *= 60  # terms too small to count
     rows, upstream_rows = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (planes, upstream))
     y = rng.integers(0, classes, (shape[0], *shape[2:]))
     y.flat[3] = -100
@@ -139,9 +140,14 @@ def test_planes_of_many_classes(isa, shape, dtype, rng):
     want, want_gradient = lf.value_and_grad(F.logsumexp)(rows, -1)
     value, gradient = lf.value_and_grad(F.logsumexp)(planes, 1)
     assert bits(value) == bits(want) and bits(gradient) == back(want_gradient)
-    for target, options in ((y, {}), (y, {"label_smoothing": 0.1, "weight": rng.random(classes)}), (np.abs(upstream), {"label_smoothing": 0.1})):
+    share, smooth = np.abs(upstream), {"label_smoothing": 0.1}
+    for target, options, names in (
+        (y, {}, ("input",)),
+        (y, smooth | {"weight": rng.random(classes)}, ("input",)),
+        (share, smooth, ("input",)),
+        (share, smooth, ("input", "target")),
+    ):
         other = target if target is y else np.ascontiguousarray(np.moveaxis(target, 1, -1))
-        names = ("input",) if target is y else ("input", "target")
         want, want_gradients = lf.value_and_grad(F.cross_entropy, argnums=names)(rows, other, axis=-1, **options)
         value, got = lf.value_and_grad(F.cross_entropy, argnums=names)(planes, target, **options)
         assert bits(value) == bits(want) and [bits(g) for g in got] == [back(g) for g in want_gradients]
