@@ -977,12 +977,8 @@ LF_CALLED group_sum_again(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             sum_term_again(x[c * ld + l], m[l], s + l, ties + l);
-    if (any)
-#pragma omp simd
-        for (int l = 0; l < LF_GROUP; l++) {
-            const double again = m[l] + lf_log1p_f64(s[l] + ties[l]);
-            r->loss[at + l] = (m[l] < 0) & (fabs(r->loss[at + l]) < 0.25) ? again : r->loss[at + l];
-        }
+    for (int l = 0; any && l < LF_GROUP; l++)
+        r->loss[at + l] = sum_is_near(r, at + l) ? m[l] + lf_log1p_f64(s[l] + ties[l]) : r->loss[at + l];
 }
 
 static __attribute__((noinline)) void row_sum_again(const LfRowJob *j, Rows_f32 *r, ptrdiff_t l)
