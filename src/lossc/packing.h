@@ -327,13 +327,13 @@ void NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtyp
         lf_halves_to_tile(tile, W, src, dtype, step, n, C);
 #endif
     } else {
-        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE; /* all rows are one run */
+        const int whole = step == C * cstride && C <= LF_SUBTILE; /* all rows are one run */
         T part[LF_SUBTILE * LF_SUBTILE];
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
             for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
                 const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
                 if (whole)
-                    NAME(lf_load)(part, src + l * step, dtype, item, rows * m);
+                    NAME(lf_load)(part, src + l * step, dtype, cstride, rows * m);
                 for (ptrdiff_t k = 0; !whole && k < rows; k++)
                     NAME(lf_load)(part + k * m, src + (l + k) * step + c * cstride, dtype, cstride, m);
                 NAME(lf_rows_to_tile)(tile + c * W + l, W, (const char *)part, m * (ptrdiff_t)sizeof(T), rows, m);
@@ -357,14 +357,14 @@ void NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride
     } else if (cstride == item && dtype == T_DTYPE && !stream) {
         NAME(lf_tile_to_rows)(dst, step, tile, W, n, C);
     } else {
-        const int whole = step == C * item && cstride == item && C <= LF_SUBTILE;
+        const int whole = step == C * cstride && C <= LF_SUBTILE;
         T part[LF_SUBTILE * LF_SUBTILE];
         for (ptrdiff_t c = 0; c < C; c += LF_SUBTILE)
             for (ptrdiff_t l = 0; l < n; l += LF_SUBTILE) {
                 const ptrdiff_t m = C - c < LF_SUBTILE ? C - c : LF_SUBTILE, rows = n - l < LF_SUBTILE ? n - l : LF_SUBTILE;
                 NAME(lf_tile_to_rows)((char *)part, m * (ptrdiff_t)sizeof(T), tile + c * W + l, W, rows, m);
                 if (whole)
-                    NAME(lf_store)(dst + l * step, dtype, item, part, rows * m, stream);
+                    NAME(lf_store)(dst + l * step, dtype, cstride, part, rows * m, stream);
                 for (ptrdiff_t k = 0; !whole && k < rows; k++)
                     NAME(lf_store)(dst + (l + k) * step + c * cstride, dtype, cstride, part + k * m, m, stream);
             }
