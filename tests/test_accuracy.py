@@ -198,6 +198,24 @@ def test_gradient_of_probability_targets(isa, regime):
             report(f"gradient {regime}, C={c}, smoothing {smoothing}", np.abs(gradient - (mass - mix)) / ulp, 6)
 
 
+def test_gradient_of_small_masses(isa, monkeypatch):
+    """A label at the maximum whose probability and mass are small beside 1: w t' - u p to 6 ulp of float64 of the larger, also of logits in tiles."""
+    monkeypatch.setattr("lossfast._linear._LOGITS", 0)
+    rng = generator("small masses")
+    for c in (50, 1000, 3000):
+        x, weight = rng.normal(0, 0.1, (40, c)), rng.random(c) * 1e-3
+        y = x.argmax(-1)
+        for options in ({"label_smoothing": 1.0}, {"label_smoothing": 0.1, "weight": np.where(np.isin(range(c), y), weight, 1)}):
+            smoothing, w = reference.LD(options["label_smoothing"]), options.get("weight", np.ones(c))
+            mix = w * (reference._onehot(y, c) * (1 - smoothing) + smoothing / c)
+            mass = mix.sum(-1, keepdims=True) * reference.softmax(x)
+            want = mass - mix
+            scale = np.maximum(mass, mix)
+            linear = lf.value_and_grad(F.linear_cross_entropy)(x, np.eye(c), y, reduction="sum", **options)[1]
+            for gradient in (lf.value_and_grad(F.cross_entropy)(x, y, reduction="sum", **options)[1], linear):
+                report(f"small masses, C={c}, {options['label_smoothing']}", np.abs(gradient - want) / scale * 2**52, 6)
+
+
 def test_documented_example(isa):
     assert abs(float(F.cross_entropy(np.array([20, 0], np.float32), 0)) / 2.0611536203143807e-09 - 1) < 1e-7
     assert abs(float(F.cross_entropy(np.array([40.0, 0]), 0)) / 4.248354255291589e-18 - 1) < 1e-15

@@ -873,7 +873,8 @@ static void NAME(group_finish)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
         r->loss[at + l] = r->label[at + l] < 0 ? 0 : loss[l];
 }
 
-/* With the labels' own entries of the gradient, without cancellation: k (mass p - u), at the maximum k ((mass - u) - mass q). */
+/* With the labels' own entries of the gradient: k (mass p - u), at the maximum k ((mass - u) - mass q), which has no more error than 1 - p in double:
+ * much beside a small p that is a double too. */
 static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
 {
     const T *w = j->weight;
@@ -906,7 +907,8 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
         for (int l = 0; l < LF_GROUP; l++) {
             const T p = r->et[at + l] * r->pf[at + l];
             const double own = u[l], a = (r->mass[at + l] - own) - r->mass[at + l] * r->qd[at + l], b = r->mass[at + l] * (double)p - own;
-            r->patch[at + l] = (T)(r->kd[at + l] * slope[l] * (r->xt[at + l] == r->top[at + l] ? a : b));
+            const int near = (r->xt[at + l] == r->top[at + l]) & ((sizeof(T) < sizeof(double)) | (r->qd[at + l] < 0.5));
+            r->patch[at + l] = (T)(r->kd[at + l] * slope[l] * (near ? a : b));
         }
 }
 

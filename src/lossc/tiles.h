@@ -116,7 +116,7 @@ static void NAME(tile_grad)(const LfTileJob *j, ptrdiff_t row)
     for (ptrdiff_t c = 0; even != 0 && c < j->columns; c++)
         x[c] -= (T)(even * (j->weight ? j->weight[c] : 1));
     if (label >= 0) /* without cancellation where the label has nearly all the probability */
-        x[label] = (T)(xl == j->m[row] ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64(xl - j->m[row]) / (1 + s)) - u);
+        x[label] = (T)(xl == j->m[row] && s < 1 ? (mass - u) - mass * (s / (1 + s)) : mass * (lf_exp_f64(xl - j->m[row]) / (1 + s)) - u);
     if (j->target) {
         const T *target = (const T *)j->target + row * j->columns;
         for (ptrdiff_t c = 0; c < j->columns; c++)
