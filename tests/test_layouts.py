@@ -343,7 +343,7 @@ def test_large_sums_of_halves(isa, f, dtype, rng):
     x, y = np.resize(inside, n), rng.random(n).astype(DTYPES[dtype])
     rng.shuffle(x)
     want = f(x.astype(np.float32), y.astype(np.float32))
-    assert bits(f(x, y)) == bits(f(spread(x), y)) == bits(f(x, spread(y))) == bits(want)
+    assert bits(f(x, y)) == bits(f(spread(x), y)) == bits(f(x, spread(y))) == bits(f(misaligned(x), y)) == bits(want)
     for at in range(0, len(inside), few):  # few values: an error in one of them shows
         x = np.resize(inside[at : at + few], n)
         assert bits(f(x, y)) == bits(f(x.astype(np.float32), y.astype(np.float32)))

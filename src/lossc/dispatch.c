@@ -86,19 +86,27 @@ KERNELS(avx2)
 KERNELS(avx512)
 #endif
 
+#if defined __x86_64__
+static inline int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
+
+static inline int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 const LfKernels *lf_isa(int i)
 {
     const LfKernels *table[3] = {&base};
     int n = 1;
 #if defined __x86_64__ && !defined LF_NO_AVX2
-    const int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-    if (has_avx2)
+    if (has_avx2())
         table[n++] = &avx2;
-#if !defined LF_NO_AVX512
-    if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        table[n++] = &avx512;
 #endif
+#if defined __x86_64__ && !defined LF_NO_AVX512
+    if (has_avx512())
+        table[n++] = &avx512;
 #endif
     return i < n ? table[i] : NULL;
 }

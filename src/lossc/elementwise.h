@@ -177,7 +177,7 @@ static inline void NAME(elem_make_pairs)(NAME(Formula) f, int dtype, T (*pairs)[
 }
 
 /* A group's u and w. By intrinsics: binary_cross_entropy takes 18 cycles for 16 elements and not 31, by gathers of AVX-512 10 more. */
-static inline void NAME(elem_look_up)(const uint16_t *x, NAME(Pairs) pairs, T *u, T *w)
+static inline void NAME(elem_look_up)(const lf_u16_u *x, NAME(Pairs) pairs, T *u, T *w)
 {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0),
                   odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -186,7 +186,7 @@ static inline void NAME(elem_look_up)(const uint16_t *x, NAME(Pairs) pairs, T *u
         __m256d four[4];
 #pragma GCC unroll 4
         for (int q = 0; q < 4; q++) {
-            const uint16_t *at = x + l + 4 * q;
+            const lf_u16_u *at = x + l + 4 * q;
             four[q] = _mm256_castpd128_pd256(_mm_load_sd((const void *)pairs[at[0]]));
             four[q] = _mm256_mask_broadcastsd_pd(four[q], 2, _mm_load_sd((const void *)pairs[at[1]]));
             four[q] = _mm256_mask_broadcastsd_pd(four[q], 4, _mm_load_sd((const void *)pairs[at[2]]));
@@ -242,7 +242,7 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
         }
 #ifdef T_TABLES
         if (given == LF_PAIRS)
-            NAME(elem_look_up)((const uint16_t *)xs + i, pairs, f_a, f_b);
+            NAME(elem_look_up)((const lf_u16_u *)xs + i, pairs, f_a, f_b);
 #endif
 #pragma omp simd
         for (I l = 0; l < lanes; l++) {
@@ -629,7 +629,7 @@ static int NAME(elem_in_place)(const LfElemJob *j, const LfArray *a, int dtype)
 }
 
 /* How a block is cut: into chunks, or, where all arrays of a job that writes no more than v or gx are used in place, into larger pieces; and, where
- * any array is, at the ends of long rows. */
+ * any array is in place but has gaps between its rows, at the ends of long ones. */
 typedef struct {
     ptrdiff_t step; /* a power of two */
     int by_rows;
