@@ -1364,11 +1364,11 @@ typedef struct {
 static NAME(Planes) NAME(planes_of)(const LfRowJob *j, T *room)
 {
     const int soft = j->op == LF_SOFTMAX, u = NAME(row_spread)(j) || (soft && j->gx.data);
-    const int e = soft || j->gx.data, sums = j->gw || j->gt.data || j->op == LF_NLL;
+    const int e = soft || j->gx.data, other = j->gw || j->gt.data || j->op == LF_NLL; /* what planes_work does not do */
     const ptrdiff_t run = j->c < LF_RUN ? j->c : LF_RUN, most = T_ROOM / (1 + e + u) / (run ? run : 1);
     /* rows of a wide tile are not a power of two apart: those meet in one set of the cache */
     const ptrdiff_t fit = most < 2 * LF_GROUP ? LF_GROUP : most < LF_W + LF_GROUP ? 2 * LF_GROUP : LF_W, ld = fit < LF_W ? fit : fit + LF_GROUP;
-    const int fits = !sums && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && j->rows >= LF_GROUP &&
+    const int fits = !other && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && j->rows >= LF_GROUP &&
                      NAME(planes)(j, &j->x, j->xc);
     T *next = e ? room + run * ld : room;
     return (NAME(Planes)){room, e ? next : NULL, u ? next + run * ld : NULL, ld, run, fits ? fit : 0};
