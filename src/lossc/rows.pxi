@@ -66,13 +66,16 @@ cdef Py_ssize_t LABEL_ROWS = 32768       # labels in a block of the pass over la
 cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
-cdef Py_ssize_t rows_per_block(Py_ssize_t c, Py_ssize_t n) noexcept:
-    """Whole tiles for small C, no more than a strip holds; of many large rows two lines of a cache, if they are columns."""
-    cdef Py_ssize_t rows = ROW_BLOCK // (c if c else 1), least = min(n // 256, 2) * 16
-    if c <= LF_SMALL_C:
+cdef Py_ssize_t rows_per_block(const LfRowJob *job, bint ordered) noexcept:
+    """Whole tiles for small C, no more than a strip holds; of many large rows that are columns two lines of a cache, but 32 blocks or more.
+    `ordered`: blocks are those of the order of a sum and depend on the shape alone; then 64 or more, since rows that lie as such gain nothing by
+    large blocks."""
+    cdef Py_ssize_t rows = ROW_BLOCK // (job.c if job.c else 1)
+    cdef bint columns = job.ndim > 0 and abs(job.x.stride[job.ndim - 1]) <= abs(job.xc[0])
+    if job.c <= LF_SMALL_C:
         rows = rows // LF_W * LF_W
-    elif rows < least and c <= LF_PIECE:
-        rows = least
+    elif job.c <= LF_PIECE and (ordered or columns):
+        rows = max(rows, min(job.n // (1024 if ordered else 512), 2) * 16)
     return rows if rows > 0 else 1
 
 
@@ -320,7 +323,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         if ao is None:
             ao = cnp.PyArray_EMPTY(job.ndim, <cnp.npy_intp *>job.shape, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32, 0)
         fill_array(&job.out, ao, dtype_code(ao), job.ndim)
-    job.rows = rows_per_block(job.c, job.n)
+    job.rows = rows_per_block(&job, True)
     if nll and job.rows < LF_W:
         job.rows = LF_W     # of each row only one element is read
     if request is not None:
@@ -424,7 +427,7 @@ def softmax(object input, object axis, object out, bint log):
         check_broadcast(au, shape_of(ax), "grad_output")
         au = np.broadcast_to(au, shape_of(ax))
     open_rows(&job, LF_LOG_SOFTMAX if log else LF_SOFTMAX, ax, code, ax_axis)
-    job.wide, job.rows = wide, rows_per_block(job.c, job.n)
+    job.wide, job.rows = wide, rows_per_block(&job, False)
     if out is None:
         ao = fresh(ndim, cnp.PyArray_DIMS(ax), wide)
     else:
@@ -502,7 +505,7 @@ def logsumexp(object input, object axis, object keep, object out):
         au = np.broadcast_to(au, shape_of(ao))
         flat = au.squeeze(tuple([d for d in range(ndim) if reduced[d]])) if keepdims else au
         fill_array(&job.upstream, flat, dtype_code(au), job.ndim)
-    job.wide, job.rows = wide, rows_per_block(job.c, job.n)
+    job.wide, job.rows = wide, rows_per_block(&job, False)
     if job.c == 0:
         ao[...] = -np.inf
     elif job.n:

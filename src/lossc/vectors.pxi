@@ -337,7 +337,7 @@ def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smo
     cdef cnp.ndarray sums
     open_rows(&job, LF_CE_PROB if target.ndim == 2 else LF_CE_INDEX, x, dtype_code(x), 1, target)
     job.wide, job.smoothing, job.ignore_index = dtype_code(x) == LF_F64, smoothing, -1
-    job.rows = rows_per_block(job.c, job.n)
+    job.rows = rows_per_block(&job, False)
     if weight is not None:
         job.weight = cnp.PyArray_DATA(weight)
     if isinstance(scale, np.ndarray):
