@@ -99,11 +99,13 @@ int lf_ctc_measure(LfCtcJob *j)
     return plan.used < SIZE_MAX / 2 && lattice < SIZE_MAX / 2 && !huge;
 }
 
-/* Makes row tasks of all frames of a slab, two for each of `threads` or more. */
+/* Makes row tasks of all frames of a slab: four for each of `threads`, lest one has all long samples to itself in the end, or two where a slab would
+ * hold but one. */
 void lf_ctc_fuse(LfCtcJob *j, int threads)
 {
-    const ptrdiff_t tasks = j->N < 2 * threads ? j->N : 2 * threads;
-    j->slabs = j->slabs > tasks ? j->slabs : tasks;
+    const ptrdiff_t pairs = j->N / 2, most = pairs < 4 * threads ? pairs : 4 * threads, tasks = most < 2 * threads ? 2 * threads : most;
+    if (j->slabs < tasks)
+        j->slabs = tasks < j->N ? tasks : j->N;
     j->span = quotient(j->steps, LF_CTC_FRAMES);
     j->row_tasks = j->slabs;
 }
