@@ -67,15 +67,15 @@ cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
 cdef Py_ssize_t rows_per_block(const LfRowJob *job, bint ordered) noexcept:
-    """Whole tiles for small C, no more than a strip holds; of many large rows that are columns two lines of a cache, but 32 blocks or more.
-    `ordered`: blocks are those of the order of a sum and depend on the shape alone; then 64 or more, since rows that lie as such gain nothing by
-    large blocks."""
+    """Whole tiles for small C, no more than a strip holds; whole groups of larger rows, of many that are columns two lines of a cache, but 32 blocks
+    or more. `ordered`: blocks are those of the order of a sum and depend on the shape alone; then 64 or more, since rows that lie as such gain
+    nothing by large blocks."""
     cdef Py_ssize_t rows = ROW_BLOCK // (job.c if job.c else 1)
     cdef bint columns = job.ndim > 0 and abs(job.x.stride[job.ndim - 1]) <= abs(job.xc[0])
     if job.c <= LF_SMALL_C:
         rows = rows // LF_W * LF_W
     elif job.c <= LF_PIECE and (ordered or columns):
-        rows = max(rows, min(job.n // (1024 if ordered else 512), 2) * 16)
+        rows = max(rows // 16 * 16 if rows > 16 else rows, min(job.n // (1024 if ordered else 512), 2) * 16)
     return rows if rows > 0 else 1
 
 
