@@ -7,7 +7,7 @@ import lossfast.functional as F
 import numpy as np
 import pytest
 import reference
-from calls import DTYPES, EVERY_CASE, EVERY_OPTION, bits, call, close, draw, generator, gradients, reductions, wanted
+from calls import DTYPES, EVERY_CASE, EVERY_OPTION, LIVE, bits, call, close, draw, generator, gradients, reductions, wanted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*batchmean:UserWarning")
 
@@ -197,10 +197,18 @@ def test_hessian_of_other_dtypes(isa, case, option, dtype):
         np.testing.assert_allclose(hessian.astype(float), rounded_to(want, dtype), rtol=eps, atol=atol, err_msg=shape)
 
 
-def test_losses_without_a_hessian_say_so():
-    for function in (F.softmax, F.nll_loss):
-        with pytest.raises((TypeError, ValueError)):
-            lf.value_grad_hess(function)(np.zeros((3, 4)), *([np.zeros(3, int)] if function is F.nll_loss else []))
+WITHOUT = [
+    *("sigmoid", "softplus", "softmax", "log_softmax", "logsumexp", "nll_loss", "linear_cross_entropy"),
+    *("multi_margin_loss", "multilabel_margin_loss", "cosine_embedding_loss", "triplet_margin_loss", "dice_loss", "wasserstein_loss"),
+]
+
+
+@pytest.mark.parametrize("case", [case for case in LIVE if case.function in WITHOUT], ids=lambda case: case.function)
+def test_losses_without_a_hessian_say_so(case):
+    args, _ = draw(case, 0, case.shapes[-1])
+    for f in (getattr(F, case.function), *([] if case.cls is None else [getattr(lf, case.cls)()])):
+        with pytest.raises(TypeError, match=f"^f: {case.function} has no Hessian"):
+            lf.value_grad_hess(f)(*args)
 
 
 # ---- broadcasting: the gradient by a smaller argument is summed over what it was spread over ------------------------

@@ -339,7 +339,7 @@ cdef int run_ctc(CtcCall call) except -1:
 
 cdef cnp.ndarray ctc_gradient(CtcCall call, Request request, object log_probs, object out):
     cdef cnp.ndarray g
-    check_single(request, "ctc_loss", "log_probs")
+    check_single(request, "log_probs")
     g = gradient_array(request, 0, call.x, "log_probs", (call.targets, out))
     if request.out_for(0) is not None:   # log_probs are read again after the gradient's rows are written
         for other in (call.x, log_probs):
@@ -733,7 +733,7 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
             raise ValueError("out: only with reduction='none'")
         ao = check_out(out, "out", (job.N,), result_dtype(call.job.x_dtype == LF_F64), (x, call.targets))
     if request is not None:
-        check_single(request, "rnnt_loss", "logits")
+        check_single(request, "logits")
         ctc_scale(call, request, mode, False)
         g = gradient_array(request, 0, x, "logits", (call.targets, out))
         if overlap(g, x):

@@ -160,7 +160,6 @@ cdef class Elementwise:
     squared : the kernel for when the last number is 2
     """
     cdef int id, squared, inputs, params
-    cdef readonly str name
     cdef readonly tuple args
     cdef tuple limits, gap
     cdef double least[4]
@@ -170,7 +169,7 @@ cdef class Elementwise:
 
     def __init__(self, kernel, args, *, limits=(), gap=None, requires=None, weight_mean=False, row_mean=False, batch_mean=False, per_row=False,
                  warn_broadcast=False, same_shape=False, hessian=True, squared=None):
-        self.name, self.id, self.args = kernel, LOSSES[kernel], args
+        self.id, self.args = LOSSES[kernel], args
         self.inputs, self.params = lf_loss_inputs[self.id], lf_loss_params[self.id]
         self.squared = LOSSES[squared or kernel]
         if len(args) != self.inputs:
@@ -495,9 +494,9 @@ cdef class Elementwise:
                     base.stream = 1
             else:
                 folds.append((slot, g))
+        if not self.hessian:
+            request.refuse_hessian()
         if request.hessian:
-            if not self.hessian:
-                raise TypeError(f"f: {self.name} has no Hessian here")
             if shape_of(ax) != shape:
                 raise ValueError(f"{self.args[0]}: expected the broadcast shape {shape} for a Hessian, got {shape_of(ax)}")
             g = gradient_array(request, len(request.names), ax, self.args[0], arrays)

@@ -16,6 +16,15 @@ cdef class Request:
     cdef tuple out         # an array or None for each name
     cdef bint single       # a gradient, not a tuple of them
     cdef bint hessian      # also the diagonal of the Hessian by the first argument
+    cdef object f          # what was asked: a function of lossfast.functional or an instance of a class
+
+    cdef str function(self):
+        return getattr(self.f, "function", self.f).__name__
+
+    cdef int refuse_hessian(self) except -1:
+        if self.hessian:
+            raise TypeError(f"f: {self.function()} has no Hessian here")
+        return 0
 
     cdef object outcome(self, object value, tuple grads):
         if self.hessian:
@@ -40,9 +49,10 @@ cdef inline Request take_request():
 def take_python_request():
     """For losses composed in Python: (names, grad_output, grad_out, single) or None."""
     cdef Request request = take_request()
-    if request is not None and request.hessian:
-        raise TypeError("f: has no Hessian here")
-    return None if request is None else (request.names, request.upstream, request.out, request.single)
+    if request is None:
+        return None
+    request.refuse_hessian()
+    return (request.names, request.upstream, request.out, request.single)
 
 
 @cython.final
@@ -60,7 +70,7 @@ cdef class ValueAndGrad:
         global lf_request
         cdef Request request = Request.__new__(Request)
         cdef void *outer = lf_request
-        request.names, request.upstream, request.single, request.hessian = self.names, grad_output, self.single, self.hessian
+        request.names, request.upstream, request.single, request.hessian, request.f = self.names, grad_output, self.single, self.hessian, self.f
         if grad_out is not None:
             if self.single:
                 grad_out = (grad_out,)
@@ -82,12 +92,11 @@ cdef class ValueAndGrad:
         return f"value_grad_hess({self.f!r})" if self.hessian else f"value_and_grad({self.f!r}, argnums={self.names})"
 
 
-cdef int check_single(Request request, str f, str name) except -1:
+cdef int check_single(Request request, str name) except -1:
     """Refuse what a function with one array to differentiate by has not: other gradients, and a Hessian."""
-    if request.hessian:
-        raise TypeError(f"f: {f} has no Hessian")
+    request.refuse_hessian()
     if request.names != (name,):
-        raise ValueError(f"argnums: {f} has one argument to differentiate by, {name}, got {', '.join(request.names)}")
+        raise ValueError(f"argnums: {request.function()} has one argument to differentiate by, {name}, got {', '.join(request.names)}")
     return 0
 
 

@@ -300,8 +300,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
         am = as_array(where, "where")
         mask_array(&job.where, am, positions_shape(ax, ax_axis))
     if request is not None:
-        if request.hessian and nll:
-            raise TypeError("f: nll_loss has no Hessian here")
+        if nll:
+            request.refuse_hessian()
         if request.upstream is not None and mode == 0:
             au = bind_upstream(request, &job.upstream, positions_shape(ax, ax_axis))
         elif request.upstream is not None:
@@ -422,7 +422,7 @@ def softmax(object input, object axis, object out, bint log):
         return result[0]
     ax_axis = ndim - 1 if type(axis) is int and axis == -1 else class_axis(axis, ndim)
     if request is not None:
-        check_single(request, "log_softmax" if log else "softmax", "input")
+        check_single(request, "input")
         au = as_array(1.0 if request.upstream is None else request.upstream, "grad_output")
         check_broadcast(au, shape_of(ax), "grad_output")
         au = np.broadcast_to(au, shape_of(ax))
@@ -465,7 +465,7 @@ def logsumexp(object input, object axis, object keep, object out):
         mark_axes(axis, ndim, reduced)
     open_rows(&job, LF_LOGSUMEXP, ax, code, ndim - 1) if ndim else open_rows(&job, LF_LOGSUMEXP, ax.reshape(1), code, 0)
     if request is not None:
-        check_single(request, "logsumexp", "input")
+        check_single(request, "input")
         if request.upstream is not None:
             au = as_array(request.upstream, "grad_output")
         g = gradient_array(request, 0, ax, "input", (ax, au), True)

@@ -92,13 +92,12 @@ cdef class VectorLoss:
     limits : (name, least, largest, what was expected) of each number
     """
     cdef int op, inputs, params
-    cdef readonly str name
     cdef readonly tuple args
     cdef str label
     cdef tuple limits
 
     def __init__(self, kernel, args, *, label=None, limits=()):
-        self.name, self.op, self.args, self.inputs, self.label = kernel, VECTOR_LOSSES[kernel], args, len(args), label
+        self.op, self.args, self.inputs, self.label = VECTOR_LOSSES[kernel], args, len(args), label
         self.limits, self.params = limits, len(limits)
 
     def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=()):
@@ -147,8 +146,7 @@ cdef class VectorLoss:
             am = as_array(where, "where")
             mask_array(&job.where, am, shape)
         if request is not None:
-            if request.hessian:
-                raise TypeError(f"f: {self.name} has no Hessian here")
+            request.refuse_hessian()
             if request.upstream is not None and mode == 0:
                 au = bind_upstream(request, &job.upstream, shape)
             elif request.upstream is not None:
