@@ -550,8 +550,13 @@ CASES = [
         "focal_loss",
         "FocalLoss",
         {"input": normal, "target": labels},
-        ({}, {"target": labels_some_ignored, "weight": per_class, "gamma": 0.5}, {"gamma": 0.0, "ignore_index": 0}),
-        ("input", "weight"),
+        (
+            {},
+            {"target": labels_some_ignored, "weight": per_class, "gamma": 0.5},
+            {"gamma": 0.0, "ignore_index": 0},
+            {"target": labels_some_ignored, "alpha": per_class, "gamma": 1.5},
+        ),
+        ("input", "weight", "alpha"),
         hessian=True,
         kind="class",
         edges=(

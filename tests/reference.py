@@ -138,14 +138,15 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, **op
     return cross_entropy(logits, target, **options)
 
 
-def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, reduction="mean", axis=None, where=True):
-    """-w_y (1 - p_y)^gamma log p_y, p = softmax; the mean divides by the sum of w_y, as cross_entropy's."""
+def focal_loss(input, target, weight=None, *, alpha=None, gamma=2.0, ignore_index=-100, reduction="mean", axis=None, where=True):
+    """-w_y alpha_y (1 - p_y)^gamma log p_y, p = softmax; the mean divides by the sum of w_y, as cross_entropy's, and not of alpha_y."""
     axis = _class_axis(input, axis)
     nll = cross_entropy(input, target, ignore_index=ignore_index, reduction="none", axis=axis)
     w = np.ones(np.shape(input)[axis], LD) if weight is None else real(weight)
     keep = np.asarray(target) != ignore_index
-    count = np.where(keep, w[np.where(keep, target, 0)], LD(0))
-    return reduced(times(count, (-np.expm1(-nll)) ** LD(gamma) * nll), reduction, where, count)
+    label = np.where(keep, target, 0)
+    count, a = np.where(keep, w[label], LD(0)), LD(1) if alpha is None else (w * 0 + real(alpha))[label]
+    return reduced(times(count * a, (-np.expm1(-nll)) ** LD(gamma) * nll), reduction, where, count)
 
 
 # ---- elementwise losses ---------------------------------------------------------------------------------------------

@@ -281,7 +281,7 @@ OPTIONS = [
     pytest.param(c, name, id=f"{c.function} {name}")
     for c in LIVE
     for name in inspect.signature(getattr(F, c.function)).parameters
-    if name in FLAGS | NUMBERS and name not in c.arrays
+    if name in FLAGS | NUMBERS and name not in (*c.arrays, *c.floats)
 ]
 
 
@@ -557,6 +557,10 @@ WORDS = [
     ("smoothing beyond floats", ValueError, ["label_smoothing"], lambda: CE([[1.0, 2.0]], [0], label_smoothing=10**400)),
     ("gamma beyond floats", ValueError, ["gamma"], lambda: F.focal_loss([[1.0, 2.0]], [0], gamma=10**400)),
     ("gamma none", TypeError, ["gamma"], lambda: F.focal_loss([[1.0, 2.0]], [0], gamma=None)),
+    ("alpha beside weight", ValueError, ["alpha", "weight"], lambda: F.focal_loss([[1.0, 2.0]], [0], [1.0, 2.0], alpha=0.25)),
+    ("alpha of another number of classes", ValueError, ["alpha", "2 classes", "(3,)"], lambda: F.focal_loss([[1.0, 2.0]], [0], alpha=[1.0] * 3)),
+    ("alpha text", TypeError, ["alpha"], lambda: lf.FocalLoss(alpha="0.25")),
+    ("gradient by a number alpha", ValueError, ["alpha"], lambda: VG(F.focal_loss, argnums="alpha")([[1.0, 2.0]], [0], alpha=0.25)),
     ("eps that is not used", ValueError, ["eps"], lambda: F.poisson_nll_loss([1.0], [1.0], eps=-1)),
     ("eps text", TypeError, ["eps"], lambda: lf.PoissonNLLLoss(eps="small")),
     ("softmax over no axis", TypeError, ["axis", "None"], lambda: F.softmax([1.0, 2.0], axis=None)),

@@ -167,6 +167,18 @@ def test_lists_and_scalars_are_taken():
     assert isinstance(F.sigmoid(np.float32(0)), np.float32)
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_one_alpha_is_every_class_s_and_weighs_but_the_losses(isa, reduction, rng):
+    """As `weight` does; the mean divides by the number of positions that count."""
+    x, y, f = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(0, 5, 7), lf.value_grad_hess(F.focal_loss)
+    one, each = (f(x, y, alpha=alpha, ignore_index=0, reduction=reduction) for alpha in (0.25, [0.25] * 5))
+    assert list(map(bits, one)) == list(map(bits, each))
+    weighed = f(x, y, [0.25] * 5, ignore_index=0, reduction=reduction)
+    factor = np.float32(0.25 if reduction == "mean" else 1)
+    assert [bits(r * factor) for r in weighed] == list(map(bits, one))
+    assert bits(lf.FocalLoss(alpha=0.25, ignore_index=0, reduction=reduction)(x, y)) == bits(one[0])
+
+
 # ---- axis -----------------------------------------------------------------------------------------------------------
 
 

@@ -145,10 +145,10 @@ def multilabel_margin_loss(input, target, *, size_average=None, reduce=None, red
     return _MULTILABEL_MARGIN((input,), target, None, reduction, axis, where, out)
 
 
-def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, reduction="mean", axis=None, where=None, out=None):
+def focal_loss(input, target, weight=None, *, alpha=None, gamma=2.0, ignore_index=-100, reduction="mean", axis=None, where=None, out=None):
     r"""Focal loss of several classes: cross entropy that counts less where the prediction is right already.
 
-    .. math:: \ell = -w_y (1 - p_y)^\gamma \log p_y, \qquad p = \operatorname{softmax}(x)
+    .. math:: \ell = -\alpha_y (1 - p_y)^\gamma \log p_y, \qquad p = \operatorname{softmax}(x)
 
     Parameters
     ----------
@@ -157,13 +157,15 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     target : array_like of int
         Class indices of any integer dtype, of the input's shape without the class axis.
     weight : array_like, shape (C,), optional
-        Weight of each class, often called alpha.
+        Weight of each class as cross_entropy takes it: in place of alpha, and the mean divides by the sum of the targets' weights.
+    alpha : float or array_like, shape (C,), optional
+        Factor of all losses, or of each class's; the mean divides by the number of positions whatever it is.
     gamma : float, default 2.0
         How much less right predictions count, at least 0; 0 is cross entropy.
     ignore_index : int, default -100
         Class index of positions that add nothing, have zero gradient and do not count in the mean.
     reduction : {'mean', 'sum', 'none'}
-        'mean' divides by the sum of the targets' class weights, as cross_entropy's.
+        'mean' divides by the number of positions that count, or by the sum of their `weight`.
     axis : int, optional
         Class axis; by default 1, or 0 for one-dimensional input.
     where : array_like of bool, optional
@@ -181,7 +183,7 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     IndexError
         If a class index is not in [0, C); names the first.
     TypeError, ValueError
-        If dtypes, shapes, `gamma`, `reduction` or `out` do not fit.
+        If dtypes, shapes, `alpha`, `gamma`, `reduction` or `out` do not fit.
 
     Notes
     -----
@@ -198,8 +200,10 @@ def focal_loss(input, target, weight=None, *, gamma=2.0, ignore_index=-100, redu
     >>> import lossfast as lf
     >>> lf.focal_loss([[2.0, 0.0], [0.0, 2.0]], [0, 0], reduction="none")
     array([0.00180356, 1.65007818])
+    >>> lf.focal_loss([[2.0, 0.0], [0.0, 2.0]], [0, 0], alpha=[0.25, 0.75], reduction="none")
+    array([0.00045089, 0.41251954])
     """
-    return _core.class_loss(input, target, weight, ignore_index, reduction, 0.0, axis, where, out, False, True, gamma)
+    return _core.class_loss(input, target, weight, ignore_index, reduction, 0.0, axis, where, out, False, True, gamma, alpha)
 
 
 def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=None, reduce=None, reduction="mean", axis=-1, where=None, out=None):

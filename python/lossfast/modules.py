@@ -551,10 +551,10 @@ class FocalLoss(Loss):
     """
 
     function = staticmethod(F.focal_loss)
-    options = {"weight": None, "gamma": 2.0, "ignore_index": -100, "reduction": "mean"}
+    options = {"weight": None, "gamma": 2.0, "ignore_index": -100, "reduction": "mean", "alpha": None}
 
     def probe(self):
-        return np.zeros((1, _classes_of(self.weight))), np.full(1, self.ignore_index)
+        return np.zeros((1, _classes_of(self.alpha if self.weight is None and np.ndim(self.alpha) else self.weight))), np.full(1, self.ignore_index)
 
 
 class CosineEmbeddingLoss(Loss):

@@ -191,12 +191,12 @@ cdef object positions_shape(cnp.ndarray ax, int axis):
     return shape[:axis] + shape[axis + 1:]
 
 
-cdef cnp.ndarray class_weights(object weight, Py_ssize_t c, bint wide):
-    cdef cnp.ndarray w = as_array(weight, "weight")
+cdef cnp.ndarray class_weights(object weight, Py_ssize_t c, bint wide, str name="weight"):
+    cdef cnp.ndarray w = as_array(weight, name)
     if dtype_code(w) == LF_BOOL:
-        raise TypeError("weight: expected numbers, got dtype bool")
+        raise TypeError(f"{name}: expected numbers, got dtype bool")
     if w.ndim != 1 or cnp.PyArray_DIM(w, 0) != c:
-        raise ValueError(f"weight: expected one number for each of {c} classes, shape ({c},), got shape {shape_of(w)}")
+        raise ValueError(f"{name}: expected one number for each of {c} classes, shape ({c},), got shape {shape_of(w)}")
     return contiguous(w, cnp.NPY_FLOAT64 if wide else cnp.NPY_FLOAT32)
 
 
@@ -265,8 +265,8 @@ cdef int check_labels(LfRowJob *job, Totals *totals, cnp.ndarray at, cnp.ndarray
 
 
 def class_loss(object input, object target, object weight, object ignore_index, object reduction, object label_smoothing, object axis,
-               object where, object out, bint nll, bint focal=False, object gamma=0.0):
-    """cross_entropy, nll_loss and focal_loss: see lossfast.functional."""
+               object where, object out, bint nll, bint focal=False, object gamma=0.0, object alpha=None):
+    """cross_entropy, nll_loss and focal_loss: see lossfast.functional. `alpha` is a weight that a mean's denominator does not see."""
     cdef Request request = take_request()
     cdef int mode = reduction_code(reduction)
     cdef cnp.ndarray ax = as_array(input, "input"), at = as_array(target, "target"), aw = None, ao = None, am = None, au = None
@@ -276,9 +276,10 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     cdef double smoothing = 0 if indices else smoothing_value(label_smoothing)
     cdef LfRowJob job
     cdef Totals totals
-    cdef double denominator, scale = 1
+    cdef double denominator = 0, scale = 1
     cdef list grads = None
     cdef cnp.ndarray g
+    cdef str name = "weight"
     if ndim == 0:
         raise ValueError("input: expected scores of at least one dimension, (C), (N, C) or (N, C, d1, ...), got a 0-dimensional array")
     ax_axis = (1 if ndim > 1 else 0) if axis is None else class_axis(axis, ndim)
@@ -293,9 +294,15 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if probabilities:
         if job.ignore_index >= 0:
             raise ValueError(f"ignore_index: has no meaning for class probabilities, got {ignore_index}")
+    if alpha is not None:
+        if weight is not None:
+            raise ValueError("alpha: expected None beside weight, which weighs the classes too")
+        weight, name = alpha, "alpha"
+        if np.ndim(alpha) == 0:
+            weight, name = np.full(job.c, number(alpha, "alpha")), None
     if weight is not None:
-        aw = class_weights(weight, job.c, wide)
-        job.weight = cnp.PyArray_DATA(aw)
+        aw = class_weights(weight, job.c, wide, name)
+        job.weight = NULL if alpha is not None else cnp.PyArray_DATA(aw)
     if where is not None:
         am = as_array(where, "where")
         mask_array(&job.where, am, positions_shape(ax, ax_axis))
@@ -313,11 +320,14 @@ def class_loss(object input, object target, object weight, object ignore_index, 
 
     # Labels are checked in the pass that uses them, but before anything is written to an array of the user's, and a mean's gradient needs the
     # denominator first.
-    if (request is not None and mode == 1) or ao is not None or (request is not None and request.out is not None):
+    if (mode == 1 and (request is not None or alpha is not None)) or ao is not None or (request is not None and request.out is not None):
         check_labels(&job, &totals, at, ax, ax_axis)
+        denominator = totals.mass
         if mode == 1:
-            scale = scale / totals.mass if totals.mass != 0 else 0
+            scale = scale / denominator if denominator != 0 else 0
     job.scale = scale
+    if alpha is not None:
+        job.weight = cnp.PyArray_DATA(aw)
 
     if mode == 0:
         if ao is None:
@@ -327,7 +337,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if nll and job.rows < LF_W:
         job.rows = LF_W     # of each row only one element is read
     if request is not None:
-        grads = bind_row_gradients(&job, request, ax, at, aw, weight, ax_axis, (ax, at, aw, am, au, ao))
+        grads = bind_row_gradients(&job, request, ax, at, weight, name, ax_axis, (ax, at, aw, am, au, ao))
         if request.hessian:
             g = gradient_array(request, len(request.names), ax, "input", (ax, at, aw, am, au, ao))
             grads[0].append(class_hessian(&job, LF_FOCAL_HESSIAN if focal else LF_CE_HESSIAN, g, ax, at, weight, ax_axis))
@@ -335,7 +345,8 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     run_rows(&job, &totals, False)
     if totals.bad >= 0:
         bad_label(totals.bad, at, positions_shape(ax, ax_axis), job.c)
-    denominator = totals.mass
+    if alpha is None:
+        denominator = totals.mass
     if mode == 0:
         result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
     else:
@@ -343,7 +354,7 @@ def class_loss(object input, object target, object weight, object ignore_index, 
     if request is None:
         return result
     if grads[1] is not None:
-        finish_weight_gradient(grads, mode == 1 and not probabilities, totals.sum / denominator if denominator != 0 else 0, scale)
+        finish_weight_gradient(grads, mode == 1 and not probabilities and alpha is None, totals.sum / denominator if denominator != 0 else 0, scale)
     return request.outcome(result, tuple(grads[0]))
 
 
@@ -368,9 +379,9 @@ cdef int64_t ignored_label(object ignore_index) except? -7:
     return index
 
 
-cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, cnp.ndarray aw, object weight, int axis,
+cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp.ndarray at, object weight, str weight_name, int axis,
                              tuple arrays):
-    """[gradient arrays, (weight gradient, sums by block and class)]"""
+    """[gradient arrays, (gradient by the array of class weights of that name, sums by block and class)]"""
     cdef list grads = []
     cdef cnp.ndarray g
     cdef int i
@@ -382,8 +393,8 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
         elif name == "target" and job.op == LF_CE_PROB:
             g = gradient_array(request, i, at, name, arrays)
             row_array(&job.gt, g, dtype_code(g), axis, &job.gtc[0])
-        elif name == "weight" and aw is not None:
-            g = gradient_array(request, i, as_array(weight, "weight"), name, arrays)
+        elif name == weight_name and weight is not None:
+            g = gradient_array(request, i, as_array(weight, name), name, arrays)
             sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
             grads.append(g)
             continue
