@@ -127,7 +127,7 @@ def test_logsumexp_that_cancels(isa):
 
 
 def test_exponentials_of_rows(isa):
-    """The relative error of exp(x - m) that rows.h and runs512.h state, in 2^-24, seen through the loss of a row of two finite
+    """The relative error of exp(x - m) that runs.h and runs512.h state, in 2^-24, seen through the loss of a row of two finite
     logits, log1p of it; the loss's own rounding adds 1."""
     rng = generator("exponentials")
     x = np.concatenate([rng.uniform(-85, -1, 20_000), rng.uniform(-8, -5, 20_000)]).astype(np.float32)

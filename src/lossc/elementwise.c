@@ -34,13 +34,11 @@ static int lf_elem_even(const LfElemJob *j, const LfArray *a)
 
 #define LF_T_DOUBLE
 #include "real.h"
-#define T_CODE LF_F64
 #define T_LANES (LF_LANES / 2) /* half the lanes of float, and half the code */
 #include "vmath.h"
 #include "formulas.h"
 #include "elementwise.h"
 #undef LF_T_DOUBLE
-#undef T_CODE
 #undef T_LANES
 
 /* A sum of floats that is no number is taken again in double: its terms may be finite there, and their mean a float. */
@@ -61,7 +59,6 @@ static void elem_unless_finite(const LfElemJob *j, ptrdiff_t b)
 
 #define LF_T_FLOAT
 #include "real.h"
-#define T_CODE LF_F32
 #define T_LANES LF_LANES
 #if defined __F16C__
 #define T_HALVES /* sums read halves as they are */

@@ -1,11 +1,9 @@
 /* The functions of pack.h in one T. pack.c includes it for each. */
 
 #ifdef LF_T_FLOAT
-#define T_DTYPE LF_F32
 #define T_UNALIGNED lf_f32_u
 #define NARROW(x) (x)
 #else
-#define T_DTYPE LF_F64
 #define T_UNALIGNED lf_f64_u
 #define NARROW(x) lf_to_odd(x)
 #endif
@@ -25,7 +23,7 @@
 
 void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t n)
 {
-    if (dtype == T_DTYPE && stride == sizeof(T)) {
+    if (dtype == T_CODE && stride == sizeof(T)) {
         memcpy(dst, src, (size_t)n * sizeof(T));
         return;
     }
@@ -37,7 +35,7 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
             dst[i] = v;
         return;
     }
-    if (stride != lf_itemsize(dtype) && dtype == T_DTYPE) {
+    if (stride != lf_itemsize(dtype) && dtype == T_CODE) {
         lf_collect(dst, src, lf_itemsize(dtype), stride, n);
         return;
     }
@@ -93,7 +91,7 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
 
 void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
 {
-    if (stride == lf_itemsize(dtype) && dtype == T_DTYPE) {
+    if (stride == lf_itemsize(dtype) && dtype == T_CODE) {
         if (stream)
             lf_stream_bytes(dst, (const char *)src, n * stride);
         else
@@ -320,7 +318,7 @@ void NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtyp
     if (CLASSWISE) {
         for (ptrdiff_t c = 0; c < C; c++)
             NAME(lf_load)(tile + c * W, src + c * cstride, dtype, step, n);
-    } else if (cstride == item && dtype == T_DTYPE) {
+    } else if (cstride == item && dtype == T_CODE) {
         NAME(lf_rows_to_tile)(tile, W, src, step, n, C);
 #ifdef LF_T_FLOAT
     } else if (cstride == item && dtype <= LF_BF16 && C >= 2 * SEG && (step != C * item || C > LF_SUBTILE)) {
@@ -354,7 +352,7 @@ void NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride
             }
             NAME(lf_store)(p, dtype, step, tile + c * W, n, stream);
         }
-    } else if (cstride == item && dtype == T_DTYPE && !stream) {
+    } else if (cstride == item && dtype == T_CODE && !stream) {
         NAME(lf_tile_to_rows)(dst, step, tile, W, n, C);
     } else {
         const int whole = step == C * cstride && C <= LF_SUBTILE;
@@ -372,7 +370,6 @@ void NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride
 }
 #undef CLASSWISE
 
-#undef T_DTYPE
 #undef T_UNALIGNED
 #undef NARROW
 #undef LOAD_CASE

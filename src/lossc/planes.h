@@ -8,13 +8,13 @@ typedef struct {
 
 static NAME(Planes) NAME(planes_of)(const LfRowJob *j, T *room)
 {
-    const int soft = j->op == LF_SOFTMAX, u = NAME(row_spread)(j) || (soft && j->gx.data);
+    const int soft = j->op == LF_SOFTMAX, u = lf_spreads(j) || (soft && j->gx.data);
     const int e = soft || j->gx.data, other = j->gw || j->gt.data || j->op == LF_NLL; /* what planes_work does not do */
     const ptrdiff_t run = j->c < LF_RUN ? j->c : LF_RUN, most = T_ROOM / (1 + e + u) / (run ? run : 1);
     /* rows of a wide tile are not a power of two apart: those meet in one set of the cache */
     const ptrdiff_t fit = most < 2 * LF_GROUP ? LF_GROUP : most < LF_W + LF_GROUP ? 2 * LF_GROUP : LF_W, ld = fit < LF_W ? fit : fit + LF_GROUP;
     const int fits = !other && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && j->rows >= LF_GROUP &&
-                     NAME(planes)(j, &j->x, j->xc);
+                     lf_lies_across(j, &j->x, j->xc);
     T *next = e ? room + run * ld : room;
     return (NAME(Planes)){room, e ? next : NULL, u ? next + run * ld : NULL, ld, run, fits ? fit : 0};
 }
@@ -28,7 +28,7 @@ LF_CALLED NAME(planes_in)(const LfRowJob *j, const NAME(Rows) * r, NAME(Planes) 
         for (ptrdiff_t k = 0; p.e && k < n; k++)
             NAME(group_exp)(p.e + k * p.ld + at, p.x + k * p.ld + at, r->magic + at, r->floor + at);
     }
-    if (p.u && NAME(row_spread)(j))
+    if (p.u && lf_spreads(j))
         NAME(tile_masses)(j, r, c, c + n, p.u, p.ld);
     else if (p.u && (again || j->c <= LF_RUN))
         NAME(tile_in)(j, &j->t, j->tc, r->first, r->n, c, c + n, p.u, p.ld);
@@ -55,7 +55,7 @@ static void NAME(planes_group)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, 
             NAME(planes_raise)(r, l, m[l - at], c ? count[l] : 0, c), count[l] = 0;
     NAME(group_ref)(r, at);
     NAME(tile_shift)(x, p.ld, n, r->m + at);
-    NAME(group_sums)(x, p.ld, n, r, at, p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN, sum, ties);
+    NAME(group_sums)(x, p.ld, n, NAME(group_refs)(r, at), p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN, sum, ties);
     if (j->c > LF_RUN)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
@@ -64,7 +64,7 @@ static void NAME(planes_group)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, 
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)
             r->s[at + l] = r->f[at + l] * sum[l] + (ties[l] - 1);
-    if (!NAME(row_spread)(j))
+    if (!lf_spreads(j))
         return;
     NAME(group_total)(u, p.ld, n, sum);
     for (int l = 0; l < LF_GROUP; l++)
@@ -89,7 +89,7 @@ static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, NAME(Planes) p
     for (ptrdiff_t c = 0; c < j->c; c += p.run) {
         const ptrdiff_t n = j->c - c < p.run ? j->c - c : p.run, next = j->c - c - n < p.run ? j->c : c + n + p.run;
         NAME(planes_in)(j, r, p, c, n, 0);
-        NAME(strip_fetch)(j, &j->x, j->xc, r->first, r->n, c + n, next);
+        lf_fetch_across(j, &j->x, j->xc, r->first, r->n, c + n, next);
         for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
             NAME(planes_group)(j, r, at, p, c, n, count);
     }
@@ -160,16 +160,16 @@ static void NAME(planes_emit)(const LfRowJob *j, const NAME(Rows) * r, NAME(Plan
 
 LF_CALLED NAME(planes_work)(const LfRowJob *j, NAME(Rows) * r, T *room)
 {
-    const int whole = j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX, again = j->c > LF_RUN;
+    const int second = lf_second(j), again = j->c > LF_RUN;
     const NAME(Planes) p = NAME(planes_of)(j, room);
     double sum[LF_W] = {0};
     T dot[LF_W];
     NAME(planes_stats)(j, r, p);
     NAME(rows_finish)(j, r);
     NAME(rows_near)(j, r);
-    if (whole || j->gx.data)
+    if (second)
         NAME(rows_coefficients)(j, r);
-    for (int pass = j->op == LF_SOFTMAX && p.u ? 0 : 1; pass < 2 && (whole || j->gx.data); pass++) {
+    for (int pass = j->op == LF_SOFTMAX && p.u ? 0 : 1; pass < 2 && second; pass++) {
         for (ptrdiff_t l = 0; l < LF_W; l++)
             dot[l] = (T)sum[l];
         for (ptrdiff_t c = 0; c < j->c; c += p.run) {
@@ -182,6 +182,5 @@ LF_CALLED NAME(planes_work)(const LfRowJob *j, NAME(Rows) * r, T *room)
                 NAME(planes_emit)(j, r, p, c, n, dot);
         }
     }
-    if (j->out.data && !whole)
-        NAME(rows_out)(j, r);
+    NAME(rows_out)(j, r);
 }

@@ -6,6 +6,7 @@
 #undef U
 #undef R
 #undef NAME
+#undef T_CODE
 #undef T_MANT
 #undef T_BIAS
 #undef T_EPS
@@ -33,6 +34,7 @@
 #define U uint32_t
 #define R(x) x##f
 #define NAME(x) x##_f32
+#define T_CODE LF_F32
 #define T_MANT 23
 #define T_BIAS 127
 #define T_EPS 0x1p-23f
@@ -53,6 +55,7 @@
 #define U uint64_t
 #define R(x) x
 #define NAME(x) x##_f64
+#define T_CODE LF_F64
 #define T_MANT 52
 #define T_BIAS 1023
 #define T_EPS 0x1p-52

@@ -1,5 +1,5 @@
 /* Float rows on AVX-512: the exponential by a table that a register holds, halves of long rows read as they lie. Intrinsics, since gcc vectorises
- * neither: 10.4 cycles for 16 floats in cache, 10.3 for bfloat16, 11.4 for float16, where the loops of rows.h take 15.6, 17.7 and 17.7. A whole loss
+ * neither: 10.4 cycles for 16 floats in cache, 10.3 for bfloat16, 11.4 for float16, where the loops of runs.h take 15.6, 17.7 and 17.7. A whole loss
  * of small rows takes 0.95 of the time.
  *
  * e(x) = K 2^(n - N + SHIFT) exp(r), n = round(16 x log2 e) / 16, |r| <= ln2 / 32. K = 0x1.067aa2p+0 makes every K 2^(j/16) a float to within
@@ -247,9 +247,9 @@ static inline void group_step(const float *x, ptrdiff_t ld, int count, __m512 to
     s[1] = _mm512_add_pd(s[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(sum, 1)));
 }
 
-static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Rows_f32 *r, ptrdiff_t at, float *e)
+static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs_f32 ref, float *e, double *S)
 {
-    const __m512 top = _mm512_loadu_ps(r->top + at), magic = _mm512_loadu_ps(r->magic + at), floor = _mm512_loadu_ps(r->floor + at);
+    const __m512 top = _mm512_loadu_ps(ref.top), magic = _mm512_loadu_ps(ref.magic), floor = _mm512_loadu_ps(ref.floor);
     __m512d s[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     __m512i others = _mm512_set1_epi32(1 - (int)classes); /* less all but one */
     for (ptrdiff_t c = 0; c < classes - 1; c += 2)
@@ -258,15 +258,15 @@ static inline void group_stats_f32(const float *x, ptrdiff_t ld, ptrdiff_t class
         group_step(x + (classes - 1) * ld, ld, 1, top, magic, floor, s, &others, e ? e + (classes - 1) * LF_W : NULL);
     for (int h = 0; h < 2; h++) {
         const __m512d count = _mm512_cvtepi32_pd(h ? _mm512_extracti32x8_epi32(others, 1) : _mm512_castsi512_si256(others));
-        _mm512_storeu_pd(r->s + at + 8 * h, _mm512_fmsub_pd(s[h], _mm512_loadu_pd(r->f + at + 8 * h), count));
+        _mm512_storeu_pd(S + 8 * h, _mm512_fmsub_pd(s[h], _mm512_loadu_pd(ref.f + 8 * h), count));
     }
 }
 
 /* lf_run_sum of a group's rows of a tile: `words`, in the order of bfloat16. */
-static inline void lf_group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int words, int plain,
-                                  double *sum, double *ties)
+static inline void lf_group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs_f32 ref, float *e, int words, int plain, double *sum,
+                                  double *ties)
 {
-    const __m512 top = _mm512_loadu_ps(r->top + at), magic = _mm512_loadu_ps(r->magic + at), floor = _mm512_loadu_ps(r->floor + at);
+    const __m512 top = _mm512_loadu_ps(ref.top), magic = _mm512_loadu_ps(ref.magic), floor = _mm512_loadu_ps(ref.floor);
     __m512d part[5][2];
     __m512i same = _mm512_setzero_si512();
     for (int b = 0; b < 16; b++) {
@@ -303,14 +303,13 @@ static inline void lf_group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classe
     }
 }
 
-LF_CALLED group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int words, int plain, double *sum,
-                      double *ties)
+LF_CALLED group_lanes(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs_f32 ref, float *e, int words, int plain, double *sum, double *ties)
 {
-    plain ? lf_group_lanes(x, ld, classes, r, at, NULL, words, 1, sum, ties) : lf_group_lanes(x, ld, classes, r, at, e, words, 0, sum, ties);
+    plain ? lf_group_lanes(x, ld, classes, ref, NULL, words, 1, sum, ties) : lf_group_lanes(x, ld, classes, ref, e, words, 0, sum, ties);
 }
 
 /* How run_sum reads a group's rows: 1 those of several runs that are plain, 2 as floats those of bfloat16 that are far, 0 others */
-static void group_ways(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, int dtype, int several, int *way)
+static void group_ways(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs_f32 ref, int dtype, int several, int *way)
 {
     const ptrdiff_t whole = several ? classes & (dtype == LF_F32 ? -LF_QUAD : -32) : 0;
     uint32_t low[LF_GROUP] = {0};
@@ -319,34 +318,33 @@ static void group_ways(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Ro
         for (int l = 0; l < LF_GROUP; l++)
             low[l] = BITS(x[c * ld + l]) > low[l] ? BITS(x[c * ld + l]) : low[l];
     for (int l = 0; l < LF_GROUP; l++) {
-        const int far = row_far_f32(r->m[at + l]), plain = several && !far && r->floor[at + l] < 0 && low[l] <= BITS(r->floor[at + l]);
+        const int far = row_far_f32(ref.m[l]), plain = several && !far && ref.floor[l] < 0 && low[l] <= BITS(ref.floor[l]);
         way[l] = plain ? 1 : far && dtype == LF_BF16 ? 2 : 0;
     }
 }
 
 /* run_sum of a run of a group's rows of a tile, to the bit, and how many elements are the maximum; e keeps the exponentials, or is NULL. `several`: of
  * rows of several runs. */
-static void group_sums_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, const Rows_f32 *r, ptrdiff_t at, float *e, int dtype, int several,
-                           double *sum, double *ties)
+static void group_sums_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs_f32 ref, float *e, int dtype, int several, double *sum, double *ties)
 {
     const ptrdiff_t whole = classes & -LF_QUAD;
     const int words = dtype == LF_BF16;
     double s[LF_GROUP], t[LF_GROUP], rest[LF_GROUP] = {0}, rest_ties[LF_GROUP] = {0};
     int way[LF_GROUP], ways = 0;
-    group_ways(x, ld, classes, r, at, dtype, several, way);
+    group_ways(x, ld, classes, ref, dtype, several, way);
     for (int l = 0; l < LF_GROUP; l++)
         ways |= 1 << way[l];
     for (int w = 0; w < 3; w++) {
         if (!(ways >> w & 1))
             continue;
         if (w == 1) {
-            group_lanes(x, ld, whole, r, at, NULL, words, 1, s, t);
+            group_lanes(x, ld, whole, ref, NULL, words, 1, s, t);
             if (classes > whole)
-                group_lanes(x + whole * ld, ld, classes - whole, r, at, NULL, words, 0, rest, rest_ties);
+                group_lanes(x + whole * ld, ld, classes - whole, ref, NULL, words, 0, rest, rest_ties);
             for (int l = 0; l < LF_GROUP; l++)
-                s[l] = lf_mend(s[l], (Ref_f32){.magic = r->magic[at + l]});
+                s[l] = lf_mend(s[l], (Ref_f32){.magic = ref.magic[l]});
         } else
-            group_lanes(x, ld, classes, r, at, e, words && w == 0, 0, s, t);
+            group_lanes(x, ld, classes, ref, e, words && w == 0, 0, s, t);
         for (int l = 0; l < LF_GROUP; l++)
             if (way[l] == w)
                 sum[l] = w == 1 ? s[l] + rest[l] : s[l], ties[l] = w == 1 ? t[l] + rest_ties[l] : t[l];

@@ -4,17 +4,14 @@
 
 #define LF_T_DOUBLE
 #include "real.h"
-#define T_CODE LF_F64
 #include "vmath.h"
 #include "spans.h"
 #include "vectors.h"
 #include "tiles.h"
 #undef LF_T_DOUBLE
-#undef T_CODE
 
 #define LF_T_FLOAT
 #include "real.h"
-#define T_CODE LF_F32
 #include "vmath.h"
 #include "spans.h"
 #include "tiles.h"
