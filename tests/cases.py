@@ -744,7 +744,7 @@ CASES = [
         "triplet_margin_loss",
         "TripletMarginLoss",
         {"anchor": normal, "positive": normal, "negative": normal},
-        ({}, {"margin": 2.0, "p": 3.0}, {"swap": True}),
+        ({}, {"margin": 2.0, "p": 3.0}, {"swap": True}, {"p": 1.0}, {"p": INF, "swap": True}),
         ("anchor", "positive", "negative"),
         kind="row",
     ),

@@ -31,6 +31,7 @@ SHAPES = {
 }
 
 IGNORED = np.array([-100, -100, -100])
+ROW, WHOLE = np.array([[0.5, -1.25, 0.0, 2.0]]), np.array([[2.0, 0.0, -2.0, 1.0]])  # one vector for all; differences of the same size
 MORE = [  # (function, arrays and options): points that random draws miss
     ("cross_entropy", {"target": IGNORED}),
     ("nll_loss", {"target": IGNORED}),
@@ -41,6 +42,13 @@ MORE = [  # (function, arrays and options): points that random draws miss
     ("cross_entropy", {"weight": np.array([0.0, 0.0, 0.0, 1.0]), "target": np.array([3, 0, 3])}),
     ("cross_entropy", {"target": np.array([[2.0, -1.0, 0.0, 0.5]] * 3)}),
     ("nll_loss", {"target": np.array([0, 3, 0]), "ignore_index": 3}),
+    ("triplet_margin_loss", {"anchor": ROW}),
+    ("triplet_margin_loss", {"positive": ROW, "negative": WHOLE, "swap": True, "p": 1.0}),
+    ("triplet_margin_loss", {"negative": ROW, "p": np.inf}),
+    ("triplet_margin_loss", {"anchor": WHOLE, "positive": 0 * WHOLE, "eps": 0.0, "p": np.inf, "swap": True}),
+    ("triplet_margin_with_distance_loss", {"anchor": ROW}),
+    ("cosine_embedding_loss", {"input1": ROW}),
+    ("cosine_embedding_loss", {"input1": ROW, "input2": WHOLE}),
 ]
 
 

@@ -253,7 +253,8 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, reduction="mean
 
 
 def _distance(a, b, p=2.0, eps=1e-6):
-    return (np.abs(real(a) - real(b) + LD(eps)) ** LD(p)).sum(-1) ** (1 / LD(p))
+    size = np.abs(real(a) - real(b) + LD(eps))
+    return size.max(-1) if p == np.inf else (size ** LD(p)).sum(-1) ** (1 / LD(p))
 
 
 def triplet_margin_loss(anchor, positive, negative, *, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean", where=True):

@@ -570,6 +570,10 @@ WORDS = [
     ("blank none", TypeError, ["blank"], lambda: lf.CTCLoss(blank=None)),
     ("blank far", ValueError, ["blank"], lambda: lf.RNNTLoss(blank=10**12)),
     ("no class weights", ValueError, ["weight", "(0,)"], lambda: lf.CrossEntropyLoss(weight=[])),
+    ("vectors of two lengths", ValueError, ["positive", "(2, 3)", "(2, 1)"], lambda: F.triplet_margin_loss(*map(np.ones, ((2, 3), (2, 1), (2, 3))))),
+    ("vectors of fewer axes", ValueError, ["input2", "(2, 3)", "(3,)"], lambda: F.cosine_embedding_loss(np.ones((2, 3)), np.ones(3), [1, 1])),
+    ("positions that do not broadcast", ValueError, ["negative", "(3, 3)"], lambda: F.triplet_margin_loss(*map(np.ones, ((1, 3), (2, 3), (3, 3))))),
+    ("signs of other positions", ValueError, ["target", "(2,)", "(3,)"], lambda: F.cosine_embedding_loss(np.ones((2, 3)), np.ones((1, 3)), [1] * 3)),
     ("triplet margin", ValueError, ["margin"], lambda: lf.TripletMarginLoss(margin=0)),
     ("triplet margin beside a distance", ValueError, ["margin"], lambda: F.triplet_margin_with_distance_loss(
         [[1.0]], [[1.0]], [[1.0]], margin=-1, distance_function=lambda a, b: np.zeros(1))),

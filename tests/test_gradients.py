@@ -251,6 +251,50 @@ def test_broadcast_arguments(isa, function, shapes, options, names, rng):
             np.testing.assert_allclose(g, want, rtol=1e-12, atol=1e-12)
 
 
+VECTORS = [
+    # function, shapes of the vectors and of cosine's target, options
+    ("triplet_margin_loss", [(1, 5), (6, 5), (6, 5)], {}),
+    ("triplet_margin_loss", [(2, 1, 40), (1, 4, 40), (2, 4, 40)], {"swap": True, "p": np.inf}),
+    ("triplet_margin_loss", [(5, 2, 1), (5, 2, 7), (5, 1, 7)], {"axis": 0, "p": 3.0}),
+    ("triplet_margin_loss", [(1, 50), (1400, 50), (1400, 50)], {}),  # in several parts
+    ("triplet_margin_loss", [(1, 150, 20), (30, 1, 20), (1, 1, 20)], {}),
+    ("triplet_margin_loss", [(1, 1, 3), (0, 1, 3), (0, 2, 3)], {}),
+    ("triplet_margin_loss", [(2, 1, 0), (2, 3, 0), (2, 3, 0)], {}),
+    ("triplet_margin_with_distance_loss", [(4, 5), (1, 5), (1, 5)], {"swap": True}),
+    ("cosine_embedding_loss", [(1, 5), (6, 5), (6,)], {}),
+    ("cosine_embedding_loss", [(1, 5), (1, 5), (6,)], {}),
+    ("cosine_embedding_loss", [(1, 4, 50), (3, 1, 50), ()], {"margin": 0.1}),
+    ("cosine_embedding_loss", [(5, 1, 3), (5, 2, 3), (2, 1)], {"axis": 0}),
+    ("dice_loss", [(3, 1, 4, 6), (1, 2, 4, 6)], {"axis": (-2, -1)}),
+    ("wasserstein_loss", [(1, 40), (7, 40)], {}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("function, shapes, options", VECTORS)
+def test_broadcast_positions_of_vectors(isa, function, shapes, options, dtype, rng):
+    """As of the arrays broadcast, whose gradients are added up."""
+    f = getattr(F, function)
+    signs = [rng.choice([-1.0, 1.0], shapes[2])] if function.startswith("cosine") else []
+    arrays = [rng.uniform(0.1, 1, s).astype(DTYPES[dtype]) for s in (shapes[:2] if signs else shapes)]
+    argnums, axis = tuple(range(len(arrays))), options.get("axis", -1)
+    shape = np.broadcast_shapes(*[a.shape for a in arrays])
+    if signs and shape[0] == 1:
+        shape = (*signs[0].shape, *shape[1:])
+    full = [np.broadcast_to(a, shape).copy() for a in arrays]
+    where = rng.random(tuple(np.delete(shape, axis))) < 0.8
+    for reduction in ("none", "mean", "sum"):
+        keywords = options | {"reduction": reduction, "where": where}
+        value, got = lf.value_and_grad(f, argnums=argnums)(*arrays, *signs, **keywords)
+        _, wide = lf.value_and_grad(f, argnums=argnums)(*[a.astype(float) for a in full], *signs, **keywords)
+        assert bits(value) == bits(f(*full, *signs, **keywords)) == bits(f(*arrays, *signs, **keywords))
+        for a, g, w in zip(arrays, got, wide):
+            w = w.sum(tuple(d for d, n in enumerate(a.shape) if n != shape[d]), keepdims=True)
+            assert g.shape == a.shape and g.dtype == a.dtype
+            eps = {"float64": 1e-13, "bfloat16": 2**-8}[dtype]
+            np.testing.assert_allclose(g.astype(float), w, rtol=eps, atol=eps * np.abs(w).max(initial=0))
+
+
 @pytest.mark.parametrize("classes", [10, 65, 1000, 3000])
 @pytest.mark.parametrize("name", ["cross_entropy", "logsumexp", "focal_loss"])
 def test_small_upstream_gradients_lose_no_digits(isa, name, classes):

@@ -23,7 +23,7 @@ _MULTILABEL_MARGIN = _core.vector_loss("multilabel_margin", ("input",), label="c
 _COSINE = _core.vector_loss("cosine_embedding", ("input1", "input2"), label="sign", limits=(_MARGIN,))
 _TRIPLET = _core.vector_loss(
     "triplet", _TRIPLE,
-    limits=(_APART, ("p", 5e-324, _FINITE, "a finite number above 0"), ("eps", -_FINITE, _FINITE, "a finite number"), ("swap", 0.0, 1.0, "True or False")),
+    limits=(_APART, ("p", 5e-324, _INF, "a number above 0"), ("eps", -_FINITE, _FINITE, "a finite number"), ("swap", 0.0, 1.0, "True or False")),
 )  # fmt: skip
 _DICE = _core.vector_loss("dice", _PAIR, limits=(("smooth", 0.0, _FINITE, "a finite number of at least 0"),))
 _WASSERSTEIN = _core.vector_loss("wasserstein", _PAIR, limits=(("spacing", 0.0, _FINITE, "a finite number of at least 0"),))
@@ -214,9 +214,9 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=No
     Parameters
     ----------
     input1, input2 : array_like of float
-        Vectors along `axis`, of one shape.
+        Vectors along `axis`, of one length; every other axis, of which both have as many, is broadcast.
     target : array_like
-        1 for pairs that belong together, -1 for the others, broadcast against the positions; not checked.
+        1 for pairs that belong together, -1 for the others, broadcast with the positions; not checked.
     margin : float, default 0.0
         Cosine from which dissimilar pairs count.
     size_average, reduce : bool, optional
@@ -232,7 +232,7 @@ def cosine_embedding_loss(input1, input2, target, *, margin=0.0, size_average=No
 
     Returns
     -------
-    scalar, or ndarray of the input's shape without `axis` for ``reduction='none'``
+    scalar, or ndarray of the broadcast shape without `axis` for ``reduction='none'``
         float32, or float64 where an array is float64.
 
     Raises
@@ -270,11 +270,11 @@ def triplet_margin_loss(
     Parameters
     ----------
     anchor, positive, negative : array_like of float
-        Vectors along `axis`, of one shape.
+        Vectors along `axis`, of one length; every other axis, of which all have as many, is broadcast.
     margin : float, default 1.0
         By how much negatives should be further away.
     p : float, default 2.0
-        Order of the norm, finite and above 0.
+        Order of the norm, above 0; infinity is that of the largest component.
     eps : float, default 1e-6
         Added to each difference, as torch does.
     swap : bool, default False
@@ -292,7 +292,7 @@ def triplet_margin_loss(
 
     Returns
     -------
-    scalar, or ndarray of the input's shape without `axis` for ``reduction='none'``
+    scalar, or ndarray of the broadcast shape without `axis` for ``reduction='none'``
         float32, or float64 where an array is float64.
 
     Raises
@@ -302,7 +302,8 @@ def triplet_margin_loss(
 
     Notes
     -----
-    Where two equal distances are swapped, each has half the gradient; at distance 0 the gradient is 0.
+    Where two equal distances are swapped, each has half the gradient, and of several largest components each its share for infinite `p`; at
+    distance 0 the gradient is 0.
 
     References
     ----------
@@ -330,7 +331,7 @@ def triplet_margin_with_distance_loss(
     Parameters
     ----------
     anchor, positive, negative : array_like of float
-        Vectors along `axis`, of one shape.
+        Vectors along `axis`, of one length; every other axis, of which all have as many, is broadcast.
     distance_function : callable, optional
         Takes two arrays of vectors and returns the array of their distances. By default the Euclidean distance, with 1e-6 added to each
         difference, as torch does; only that has gradients.
@@ -349,7 +350,7 @@ def triplet_margin_with_distance_loss(
 
     Returns
     -------
-    scalar, or ndarray of the input's shape without `axis` for ``reduction='none'``
+    scalar, or ndarray of the broadcast shape without `axis` for ``reduction='none'``
         float32, or float64 where an array is float64.
 
     Raises
@@ -403,7 +404,7 @@ def dice_loss(input, target, *, smooth=1.0, reduction="mean", axis=-1, where=Non
     input : array_like of float
         Probabilities, or a mask.
     target : array_like of float
-        Mask, or probabilities, of the input's shape.
+        Mask, or probabilities, of the input's shape; axes that are not of masks are broadcast.
     smooth : float, default 1.0
         s, at least 0; with 0 two empty masks give NaN.
     reduction : {'mean', 'sum', 'none'}
@@ -417,7 +418,7 @@ def dice_loss(input, target, *, smooth=1.0, reduction="mean", axis=-1, where=Non
 
     Returns
     -------
-    scalar, or ndarray of the input's shape without `axis` for ``reduction='none'``
+    scalar, or ndarray of the broadcast shape without `axis` for ``reduction='none'``
         float32, or float64 where an array is float64.
 
     Raises
@@ -450,7 +451,8 @@ def wasserstein_loss(input, target, *, spacing=1.0, reduction="mean", axis=-1, w
     Parameters
     ----------
     input, target : array_like of float
-        Masses of the bins along `axis`, of one shape. Both histograms should have the same total; that is not checked, and nothing is normalised.
+        Masses of the bins along `axis`, as many in both; every other axis is broadcast. Both histograms should have the same total; that is not
+        checked, and nothing is normalised.
     spacing : float, default 1.0
         Distance of neighbouring bins.
     reduction : {'mean', 'sum', 'none'}
@@ -464,7 +466,7 @@ def wasserstein_loss(input, target, *, spacing=1.0, reduction="mean", axis=-1, w
 
     Returns
     -------
-    scalar, or ndarray of the input's shape without `axis` for ``reduction='none'``
+    scalar, or ndarray of the broadcast shape without `axis` for ``reduction='none'``
         float32, or float64 where an array is float64.
 
     Raises

@@ -20,6 +20,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from lossc cimport *
 
+import itertools
 import math
 import operator
 import os

@@ -491,23 +491,78 @@ static __attribute__((noinline)) double power_distance(const Vec *v, int first, 
     return sum;
 }
 
-/* The root of it for k = 1; where the sum overflows, or vanishes, for k = 1 over the largest. */
-static double distance(const Vec *v, int first, int second)
+/* max |a - b + eps|, or NaN */
+static __attribute__((noinline)) double longest(const Vec *v, int first, int second)
 {
     const LfVectorJob *j = v->j;
-    const double p = j->param[1], sum = power_distance(v, first, second, 1);
-    double most = 0;
-    if (p == 1 || (sum > 0x1p-960 && sum < INFINITY))
-        return p == 1 ? sum : vec_root(sum, p);
+    const double eps = j->param[2];
+    double most[LF_STEP] = {0}, nan = 0;
     LF_RUNS
     {
         const double *a = distance_in(v, first, c, n), *b = vec_in(v, second, c, n);
-        for (ptrdiff_t e = 0; e < n; e++) {
-            const double size = fabs(a[e] - b[e] + j->param[2]);
-            most = size <= most ? most : size; /* or NaN */
-        }
+        for (ptrdiff_t i = 0; i < n; i += LF_STEP)
+#pragma omp simd
+            for (int l = 0; l < LF_STEP; l++) {
+                const double size = fabs(a[i + l] - b[i + l] + eps);
+                most[l] = size > most[l] ? size : most[l];
+            }
+        LF_SUM(nan, n, a[e] - b[e] + eps == a[e] - b[e] + eps ? 0 : NAN)
     }
+    return vec_lane_max(most) + nan;
+}
+
+/* A distance's factor of its components' gradient: k, or 0 where it is 0; of the maximum norm, k over how many components are as long as it. */
+static double distance_factor(const Vec *v, int first, int second, double D, double k)
+{
+    const LfVectorJob *j = v->j;
+    double count = 0;
+    if (k == 0 || D == 0 || j->param[1] < INFINITY)
+        return D == 0 ? 0 : k;
+    LF_RUNS
+    {
+        const double *a = vec_in(v, first, c, n), *b = vec_in(v, second, c, n);
+        LF_SUM(count, n, (e < n) & (fabs(a[e] - b[e] + j->param[2]) == D) ? 1.0 : 0.0)
+    }
+    return k / count;
+}
+
+/* The root of it for k = 1; where the sum overflows, or vanishes, for k = 1 over the largest. */
+static double distance(const Vec *v, int first, int second)
+{
+    const double p = v->j->param[1], sum = p == INFINITY ? 0 : power_distance(v, first, second, 1);
+    if (p == 1 || (sum > 0x1p-960 && sum < INFINITY))
+        return p == 1 ? sum : vec_root(sum, p);
+    const double most = longest(v, first, second);
+    if (p == INFINITY)
+        return most;
     return most > 0x1p-1022 && most < INFINITY ? most * vec_root(power_distance(v, first, second, 1 / most), p) : most;
+}
+
+/* f times the derivative of a distance D by its component d, (|d|/D)^(p - 1) sign(d) */
+static inline double distance_slope(double d, double D, double p, double f)
+{
+    const double size = fabs(d), power = p == 2 ? size / D : lf_pow_f64(size / D, p - 1);
+    const double slope = p == 1 ? (d == d ? 1 : d) : p == INFINITY ? (size == D ? 1 : 0) : power;
+    return d == 0 || f == 0 ? 0 : f * copysign(slope, d);
+}
+
+/* Gradients from the distances and their factors, of anchor and positive, anchor and negative, positive and negative. */
+static inline void triplet_slopes(const Vec *v, double p, const double *D, const double *f)
+{
+    const LfVectorJob *j = v->j;
+    const double eps = j->param[2];
+    LF_RUNS
+    {
+        double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
+        LF_EACH(n)
+        {
+            const double ap = distance_slope(x[e] - y[e] + eps, D[0], p, f[0]), an = distance_slope(x[e] - z[e] + eps, D[1], p, f[1]);
+            const double pn = distance_slope(y[e] - z[e] + eps, D[2], p, f[2]);
+            x[e] = ap + an, y[e] = pn - ap, z[e] = -(an + pn);
+        }
+        for (int q = 0; q < 3; q++)
+            vec_out(v, q, c, n);
+    }
 }
 
 /* max(0, margin + D(a, p) - D(a, n)), where swap: - min(D(a, n), D(p, n)) */
@@ -515,28 +570,19 @@ static double triplet(const Vec *v)
 {
     const LfVectorJob *j = v->j;
     const int swap = j->param[3] != 0;
+    const double p = j->param[1];
     const double near = distance(v, 0, 1), far = distance(v, 0, 2), other = swap ? distance(v, 1, 2) : far;
     const double least = swap && !(other >= far) ? other : far, h = j->param[0] + near - least;
     if (j->grad[0].data || j->grad[1].data || j->grad[2].data) {
         const double k = h < 0 ? 0 : v->k, part = !swap || far < other ? 1 : far == other ? 0.5 : 0;
-        const double kap = near == 0 ? 0 : k, kan = far == 0 ? 0 : -k * part, kpn = other == 0 ? 0 : -k * (1 - part);
-        const double power = j->param[1] - 1, eps = j->param[2];
-/* of the distance D by d: (|d|/D)^(p - 1) */
-#define SLOPE(d, distance) ((d) == 0 ? 0 : power == 1 ? (d) / (distance) : copysign(lf_pow_f64(fabs(d) / (distance), power), d))
-        LF_RUNS
-        {
-            double *x = vec_in(v, 0, c, n), *y = vec_in(v, 1, c, n), *z = vec_in(v, 2, c, n);
-            LF_EACH(n)
-            {
-                const double ap = x[e] - y[e] + eps, an = x[e] - z[e] + eps, pn = y[e] - z[e] + eps;
-                const double gap = kap == 0 ? 0 : kap * SLOPE(ap, near), gan = kan == 0 ? 0 : kan * SLOPE(an, far);
-                const double gpn = kpn == 0 ? 0 : kpn * SLOPE(pn, other);
-                x[e] = gap + gan, y[e] = gpn - gap, z[e] = -(gan + gpn);
-            }
-            for (int q = 0; q < 3; q++)
-                vec_out(v, q, c, n);
-        }
-#undef SLOPE
+        const double D[] = {near, far, other}, f[] = {distance_factor(v, 0, 1, near, k), distance_factor(v, 0, 2, far, -k * part),
+                                                      distance_factor(v, 1, 2, other, -k * (1 - part))};
+        if (p == 1)
+            triplet_slopes(v, 1, D, f);
+        else if (p == INFINITY)
+            triplet_slopes(v, INFINITY, D, f);
+        else
+            triplet_slopes(v, p, D, f);
     }
     return vec_hinge(h);
 }

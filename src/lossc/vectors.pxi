@@ -6,6 +6,9 @@ VECTOR_LOSSES = {
 }
 
 
+cdef Py_ssize_t FOLD_ROOM = 1 << 16    # numbers of the gradients that fold_vectors adds up at a time, 512 KB
+
+
 cdef void vector_blocks(const LfVectorJob *job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef Py_ssize_t b
     for b in range(first, last):
@@ -80,6 +83,45 @@ cdef tuple split_axes(LfVectorJob *job, cnp.ndarray ax, bint *over):
     return tuple([job.shape[d] for d in range(e)])
 
 
+cdef int fold_vectors(const LfVectorJob *base, int q, cnp.ndarray g, tuple whole, bint *over) except -1:
+    """Gradient by vectors of fewer positions than the loss has: those of some positions at a time, added up."""
+    cdef LfVectorJob job
+    cdef Totals totals
+    cdef cnp.ndarray part
+    cdef LfArray *arrays[LF_VECTORS + 3]
+    cdef int d, e, i
+    cdef Py_ssize_t size = math.prod(whole), n
+    cdef tuple summed = tuple([d for d in range(len(whole)) if cnp.PyArray_DIM(g, d) != <Py_ssize_t>whole[d]])
+    steps = list(whole)
+    for d in summed:    # fewer and fewer until they fit
+        n = max(1, min(whole[d], FOLD_ROOM * whole[d] // size)) if size else 1
+        size, steps[d] = size // max(1, whole[d]) * n, n
+    sums, room = np.zeros(shape_of(g)), np.empty(steps)
+    for corner in itertools.product(*[range(0, n, step or 1) for n, step in zip(whole, steps)]):
+        part = room[tuple([slice(min(step, n - first)) for n, step, first in zip(whole, steps, corner)])]
+        job = base[0]
+        job.out.data = NULL
+        for i in range(LF_VECTORS):
+            job.grad[i].data = NULL
+        vector_array(&job.grad[q], part, over, &job.gradc[q][0])
+        for i in range(LF_VECTORS + 3):
+            arrays[i] = &job.in_[i] if i < LF_VECTORS else &job.label if i == LF_VECTORS else &job.where if i == LF_VECTORS + 1 else &job.upstream
+        e, job.n = 0, 1
+        for d in range(len(whole)):
+            if not over[d]:
+                job.shape[e] = cnp.PyArray_DIM(part, d)
+                job.n *= job.shape[e]
+                for i in range(LF_VECTORS + 3):
+                    if arrays[i].data != NULL:
+                        arrays[i].data += <Py_ssize_t>corner[d] * arrays[i].stride[e]
+                e += 1
+        merge_positions(&job)
+        run_vectors(&job, &totals)
+        sums += part.sum(axis=summed, keepdims=True)
+    g[...] = sums
+    return 0
+
+
 @cython.final
 cdef class VectorLoss:
     """One loss between vectors: its kernel and how it reads its arguments.
@@ -87,7 +129,7 @@ cdef class VectorLoss:
     Parameters
     ----------
     kernel : name in VECTOR_LOSSES
-    args : names of the vectors, all of one shape
+    args : names of the vectors, of one length; their positions broadcast
     label : 'class', 'classes' (a list up to a -1), 'sign', or None
     limits : (name, least, largest, what was expected) of each number
     """
@@ -103,25 +145,28 @@ cdef class VectorLoss:
     def loss(self, tuple vectors, object target, object weight, object reduction, object axis, object where, object out, tuple numbers=()):
         cdef Request request = take_request()
         cdef int mode = reduction_code(reduction), q, d, ndim
-        cdef list arrays = [], grads = []
+        cdef list given = [], arrays, grads = [], folds = []
         cdef cnp.ndarray ax = as_array(vectors[0], self.args[0]), at = None, am = None, au = None, ao = None, aw = None
         cdef bint wide = False
         cdef bint over[64]
-        cdef LfVectorJob job
+        cdef LfVectorJob job, base
         cdef Totals totals
         cdef double denominator, scale = 1
-        cdef tuple shape, whole = shape_of(ax), sums = None
+        cdef tuple shape, whole, sums = None
         ndim = cnp.PyArray_NDIM(ax)
         if ndim == 0:
             raise ValueError(f"{self.args[0]}: expected at least one dimension, got a 0-dimensional array")
         for q in range(self.inputs):
-            arrays.append(as_array(vectors[q], self.args[q]) if q else ax)
-            if not has_shape(arrays[q], whole):
-                raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {whole}, got {shape_of(arrays[q])}")
-            wide = wide or widens(vectors[q], arrays[q], q == 0)
-        checked_size(whole, self.args[0])
+            given.append(as_array(vectors[q], self.args[q]) if q else ax)
+            wide = wide or widens(vectors[q], given[q], q == 0)
         mark_axes((1 if ndim > 1 else 0) if axis is None else axis, ndim, over)
-        shape = split_axes(&job, ax, over)
+        if self.label is not None:
+            at = as_array(target, "target")
+            wide = wide or (self.label == "sign" and widens(target, at, False))
+        whole = self.common_shape(given, at if self.label == "sign" else None, over)
+        checked_size(whole, self.args[0])
+        arrays = [a if has_shape(a, whole) else np.broadcast_to(a, whole) for a in given]
+        shape = split_axes(&job, arrays[0], over)
         job.op, job.scale = self.op, 1
         job.rows = ROW_BLOCK // job.c if job.c and job.c < ROW_BLOCK else 1
         job.label.data = job.out.data = job.where.data = job.upstream.data = NULL
@@ -135,8 +180,6 @@ cdef class VectorLoss:
             job.param[d] = self.parameter(d, numbers[d])
 
         if self.label is not None:
-            at = as_array(target, "target")
-            wide = wide or (self.label == "sign" and widens(target, at, False))
             self.bind_label(&job, at, whole if self.label == "classes" else shape, over)
         job.wide = wide
         if weight is not None:
@@ -169,11 +212,15 @@ cdef class VectorLoss:
                 scale = scale / totals.mass if totals.mass != 0 else 0
         job.scale = scale
         if request is not None:
-            grads, sums = self.bind_gradients(&job, request, over, arrays, at, aw, weight, (*arrays, at, aw, am, au, ao))
+            grads, sums, folds = self.bind_gradients(&job, request, over, given, whole, at, aw, weight, (*given, at, aw, am, au, ao))
+        if folds:
+            base = job
         merge_positions(&job)
         run_vectors(&job, &totals)
         if totals.bad >= 0:
             self.raise_label(totals.bad, at, shape, job.c)
+        for q, g in folds:
+            fold_vectors(&base, q, g, whole, over)
         denominator = totals.mass
         if mode == 0:
             result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
@@ -185,10 +232,32 @@ cdef class VectorLoss:
             finish_weight_gradient([None, sums], False, 0, scale)
         return request.outcome(result, tuple(grads))
 
-    cdef tuple bind_gradients(self, LfVectorJob *job, Request request, bint *over, list arrays, cnp.ndarray at, cnp.ndarray aw,
+    cdef tuple common_shape(self, list arrays, cnp.ndarray signs, bint *over):
+        """The shape to which positions broadcast, along axes of the same number, and those of `signs` to the right."""
+        cdef tuple first = shape_of(arrays[0]), other
+        cdef list shape = list(first)
+        cdef int q, d, e, ndim = len(first)
+        cdef bint fits
+        for q in range(1, self.inputs):
+            other = shape_of(arrays[q])
+            fits = len(other) == ndim
+            for d in range(ndim if fits else 0):
+                if shape[d] == 1 and not over[d]:
+                    shape[d] = other[d]
+                fits = fits and (other[d] == shape[d] or (other[d] == 1 and not over[d]))
+            if not fits:
+                raise ValueError(f"{self.args[q]}: expected the shape of {self.args[0]}, {first}, or other positions that broadcast, got {other}")
+        e = 0 if signs is None else cnp.PyArray_NDIM(signs)
+        for d in range(ndim - 1, -1, -1):
+            if e and not over[d]:
+                e -= 1
+                shape[d] = cnp.PyArray_DIM(signs, e) if shape[d] == 1 else shape[d]
+        return tuple(shape)
+
+    cdef tuple bind_gradients(self, LfVectorJob *job, Request request, bint *over, list arrays, tuple whole, cnp.ndarray at, cnp.ndarray aw,
                               object weight, tuple reads):
-        """([gradient arrays], (weight gradient, sums by block and class))"""
-        cdef list grads = []
+        """([gradient arrays], (weight gradient, sums by block and class), [(vector, gradient) of broadcast ones, left for passes of their own])"""
+        cdef list grads = [], folds = []
         cdef cnp.ndarray g
         cdef int i, q
         sums = None
@@ -196,7 +265,10 @@ cdef class VectorLoss:
             if name in self.args:
                 q = self.args.index(name)
                 g = gradient_array(request, i, arrays[q], name, reads)
-                vector_array(&job.grad[q], g, over, &job.gradc[q][0])
+                if has_shape(g, whole):
+                    vector_array(&job.grad[q], g, over, &job.gradc[q][0])
+                else:
+                    folds.append((q, g))
             elif name == "weight" and aw is not None:
                 g = gradient_array(request, i, as_array(weight, "weight"), name, reads)
                 sums = (g, sums_by_class(job.n, job.rows, job.c, &job.share, &job.gw, &job.gw_mass))
@@ -205,7 +277,7 @@ cdef class VectorLoss:
             else:
                 raise ValueError(f"argnums: {name} is not an array argument of this call; there is {', '.join(self.args)}")
             grads.append(g)
-        return grads, sums
+        return grads, sums, folds
 
     cdef double parameter(self, int i, object given) except? -1e300:
         cdef tuple limit = self.limits[i]
