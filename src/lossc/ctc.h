@@ -215,6 +215,13 @@ static void ctc_load_frames(const LfCtcJob *j, const char *x, const ptrdiff_t *o
         }
 }
 
+/* Frames from t to the end of its block are none: their shift is 0. */
+static void ctc_end_shift(const LfCtcSample *u, ptrdiff_t t)
+{
+    for (; t % F; t++)
+        u->shift[t] = 0;
+}
+
 /* Block b of sample n: whole rows. */
 static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b, double *q)
 {
@@ -245,9 +252,10 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
             u->ratio[t + l] = 1 / (1 + rest[l]);
         }
     } else {
-        for (int l = 0; l < frames; l++)
+        for (int l = 0; l < F; l++)
             u->shift[t + l] = ties[l] > 0 || !(M[l] < INFINITY) ? NAN : M[l] > -INFINITY ? -M[l] : 0;
     }
+    ctc_end_shift(u, t + frames);
     if (u->growth && !j->path)
         ctc_bound_growth(u, b, u->classes);
 }
@@ -308,13 +316,13 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
     if (!j->path)
         ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, next, rest, nan, rough);
-    for (int l = 0; l < frames; l++) {
+    for (int l = 0; l < F; l++)
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
-        if (j->from_logits) {
-            u->shift[t + l] = nan[l] == 0 && M[l] > -INFINITY && M[l] < INFINITY ? (M[l] - mu[l]) + lf_log1p_f64(S[l]) : NAN;
-            u->ratio[t + l] = lf_exp_f64(mu[l] - M[l]) / (1 + S[l]);
-        }
+    for (int l = 0; l < frames && j->from_logits; l++) {
+        u->shift[t + l] = nan[l] == 0 && M[l] > -INFINITY && M[l] < INFINITY ? (M[l] - mu[l]) + lf_log1p_f64(S[l]) : NAN;
+        u->ratio[t + l] = lf_exp_f64(mu[l] - M[l]) / (1 + S[l]);
     }
+    ctc_end_shift(u, t + frames);
     if (j->path)
         return;
     u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
@@ -337,20 +345,19 @@ static void ctc_fill(const LfCtcJob *j, ptrdiff_t n, ptrdiff_t from, ptrdiff_t t
 /* A span of blocks of samples first .. end, block by block: entries of long rows of log-probabilities. */
 static void ctc_entries(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff_t end)
 {
-    const ptrdiff_t samples = end - first;
     CtcSource next = ctc_source(j, first, b);
-    for (ptrdiff_t i = 0; i < j->span * samples; i++) {
-        const ptrdiff_t n = first + i % samples, at = b + i / samples;
-        const CtcSource from = next;
-        next = ctc_source(j, first + (i + 1) % samples, b + (i + 1) / samples);
-        if (from.count == 0)
-            continue;
-        const LfCtcSample *u = &j->sample[n];
-        ctc_gather(j, &from, &next, u->q + at * F * u->columns);
-        ctc_columns(j, u, at, &next, NULL, NULL);
-        if (j->g && !j->states)
-            ctc_fill(j, n, at * F, at * F + F < u->steps ? at * F + F : u->steps, 0);
-    }
+    for (ptrdiff_t at = b; at < b + j->span; at++)
+        for (ptrdiff_t n = first; n < end; n++) {
+            const CtcSource from = next;
+            next = n + 1 < end ? ctc_source(j, n + 1, at) : ctc_source(j, first, at + 1);
+            if (from.count == 0)
+                continue;
+            const LfCtcSample *u = &j->sample[n];
+            ctc_gather(j, &from, &next, u->q + at * F * u->columns);
+            ctc_columns(j, u, at, &next, NULL, NULL);
+            if (j->g && !j->states)
+                ctc_fill(j, n, at * F, at * F + F < u->steps ? at * F + F : u->steps, 0);
+        }
 }
 
 typedef struct {
@@ -402,8 +409,10 @@ static void ctc_long_gradient(void *context, ptrdiff_t b)
 static double ctc_shift(const LfCtcSample *u)
 {
     double lane[F] = {0}, s = 0;
-    for (ptrdiff_t t = 0; t < u->steps; t++)
-        lane[t % F] += u->shift[t];
+    for (ptrdiff_t t = 0; t < u->blocks * F; t += F)
+#pragma omp simd
+        for (int l = 0; l < F; l++)
+            lane[l] += u->shift[t + l];
     for (int l = 0; l < F; l++)
         s += lane[l];
     return s;

@@ -43,7 +43,7 @@ typedef struct {
     int32_t *need_b[2], *need_l[2];   /* frames needed from there to the end */
     int32_t *classes;                 /* of columns, blank first; whole rows: 1 for blank and labels, by class */
     double *q;                        /* emissions [block][column][frame]: see ctc_lattice.h */
-    double *shift;                    /* by frame: -log of the factor that was taken out of the emissions */
+    double *shift;                    /* by frame: -log of the factor that was taken out of the emissions; 0 from there to the end of the block */
     double *offset;                   /* by frame: what was subtracted from its entries */
     double *ratio;                    /* by frame: probability = emission * ratio (from logits) */
     uint8_t *rough;                   /* by block: an emission is 0, too small for a double, or NaN */

@@ -102,8 +102,7 @@ INLINE void ctc_collect(double *sum, V p[F], const int32_t *column)
 /* Which lanes can hold anything after n frames: reachable by then, and able to end in time. */
 INLINE VI ctc_live(const int32_t *reach, const int32_t *need, ptrdiff_t n, ptrdiff_t steps)
 {
-    V r = __builtin_convertvector(*(const VH *)reach, V), d = __builtin_convertvector(*(const VH *)need, V);
-    return (r <= (double)n) & (d <= (double)(steps - n));
+    return ctc_at_most((const VH *)reach, n) & ctc_at_most((const VH *)need, steps - n);
 }
 
 INLINE int ctc_all_live(const LfCtcSample *u, int dir, ptrdiff_t i, ptrdiff_t n)
@@ -173,8 +172,12 @@ INLINE int ctc_fast_block(const LfCtcSample *u, const int dir, ptrdiff_t b, cons
     const V zero = ctc_splat(0), empty = ctc_splat(EMPTY);
     V left[F], el = empty, blank[F];
     VI bad = (VI){0};
+#pragma GCC unroll 8 /* lest gcc calls memset */
     for (int k = 0; k < F; k++)
-        left[k] = blank[k] = zero;
+        left[k] = zero;
+#pragma GCC unroll 8
+    for (int k = 0; k < F && o; k++)
+        blank[k] = zero;
     const double *pb = q + u->blank * F;
 
     ctc_range(u, dir, b, in, o, out);
@@ -300,6 +303,15 @@ INLINE void ctc_normalise(V *m, V *e)
     *m = ctc_select(some, ctc_mantissa(*m), ctc_splat(0));
 }
 
+/* Both states of pairs become their brackets; ls 2^es: the label before. */
+INLINE void ctc_bracket(V ls, V es, V skip, V *B, V *L, V *eB, V *eL)
+{
+    const V ek = ctc_select(skip > ctc_splat(0), es, ctc_splat(EMPTY)), xB = ctc_max(*eB, es), xL = ctc_max(ctc_max(*eL, *eB), ek);
+    *L = (*L * ctc_pow2(*eL - xL) + *B * ctc_pow2(*eB - xL)) + skip * ls * ctc_pow2(ek - xL);
+    *B = *B * ctc_pow2(*eB - xB) + ls * ctc_pow2(es - xB);
+    *eB = xB, *eL = xL;
+}
+
 /* Advance as ctc_fast_block does, by any number of frames. */
 static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState *in, CtcState *out, CtcStored *store, const CtcOccupancy *o,
                       const CtcSplit *split)
@@ -324,17 +336,13 @@ static void ctc_exact(const LfCtcSample *u, int dir, ptrdiff_t b, const CtcState
         ctc_emissions(p, split->m, u->column[dir] + i);
         ctc_emissions(e, split->m + size, u->column[dir] + i);
         const V skip = *(const V *)(u->skip[dir] + i);
-        const VI skips = skip > zero;
         for (int f = 0; f < F; f++)
             g[f] = zero;
         for (ptrdiff_t k = 0; k < frames; k++) {
             const ptrdiff_t f = dir ? frames - 1 - k : k;
-            const V ls = ctc_previous(left[k], L), es = ctc_previous(left_e[k], eL), ek = ctc_select(skips, es, empty);
+            const V ls = ctc_previous(left[k], L), es = ctc_previous(left_e[k], eL);
             left[k] = L, left_e[k] = eL;
-            const V xB = ctc_max(eB, es), xL = ctc_max(ctc_max(eL, eB), ek);
-            L = (L * ctc_pow2(eL - xL) + B * ctc_pow2(eB - xL)) + skip * ls * ctc_pow2(ek - xL);
-            B = B * ctc_pow2(eB - xB) + ls * ctc_pow2(es - xB);
-            eB = xB, eL = xL;
+            ctc_bracket(ls, es, skip, &B, &L, &eB, &eL);
             if (o) {
                 const double *rB = ctc_row(u, o->stored, f, 0, 0) + u->S - i - (LANES - 1);
                 const double *rL = ctc_row(u, o->stored, f, 1, 0) + u->S - 1 - i - (LANES - 1);
@@ -496,32 +504,51 @@ static void ctc_clip(CtcState *s, double floor)
         s->hi--;
 }
 
-/* Z = m 2^e, m in [1, 2) or 0, from the states of both directions where they meet. Products of mantissas lie within 2^-880 .. 2^924. */
+/* The states of the pairs that those of group v meet, normalised: S - i in blank i, S - 1 - i in label i. */
+INLINE void ctc_load_other(const LfCtcSample *u, const CtcState *s, ptrdiff_t v, V *B, V *L, V *eB, V *eL)
+{
+    const ptrdiff_t low = u->S - (v + 1) * LANES, first = (low + LANES) / LANES - 1;
+    double m[4][2 * LANES];
+    for (int h = 0; h < 2; h++) {
+        const ptrdiff_t w = first + h;
+        for (int k = 0; k < 4; k++)
+            *(V *)(m[k] + h * LANES) = w >= s->lo && w < s->hi ? ((const V *)s->m)[4 * w + k] : ctc_splat(k < 2 ? 0 : EMPTY);
+    }
+    const double *at = m[0] + (low - first * LANES);
+    *B = ctc_reversed(at + 1), *L = ctc_reversed(at + 2 * LANES);
+    *eB = ctc_reversed(at + 4 * LANES + 1), *eL = ctc_reversed(at + 6 * LANES);
+    ctc_normalise(B, eB);
+    ctc_normalise(L, eL);
+}
+
+/* sum 2^top += m 2^e, m of the size of 1. */
+INLINE void ctc_add(V *sum, V *top, V m, V e)
+{
+    const V x = ctc_max(*top, e);
+    *sum = *sum * ctc_pow2(*top - x) + m * ctc_pow2(e - x);
+    *top = x;
+}
+
+/* Z = m 2^e, m in [1, 2) or 0, from the states of both directions where they meet. */
 static double ctc_meet(const LfCtcSample *u, const CtcState *a, const CtcState *b, double *exponent)
 {
-    double sum = 0, top = EMPTY;
-    for (ptrdiff_t i = a->lo * LANES; i <= u->S && i <= a->hi * LANES; i++) {
-        double e[3], t[2], x[3] = {ctc_state_of(a, i, 0, &e[0]), ctc_state_of(a, i, 1, &e[1]), ctc_state_of(a, i - 1, 1, &e[2])};
-        const double y[2] = {ctc_state_of(b, u->S - i, 0, &t[0]), ctc_state_of(b, u->S - 1 - i, 1, &t[1])};
-        for (int to = 0; to < 2; to++)
-            for (int from = 0; from < 3; from++) { /* blank i, label i, label i - 1 */
-                if ((to == 0 && from == 1) || (to == 1 && from == 2 && (i >= u->S || !(u->skip[0][i] > 0))))
-                    continue;
-                double m = x[from] * y[to];
-                if (!(m > 0))
-                    continue;
-                V mm = ctc_splat(m), ee = ctc_splat(e[from] + t[to]);
-                ctc_normalise(&mm, &ee);
-                if (ee[0] > top)
-                    sum *= ctc_pow2(ctc_splat(top - ee[0]))[0], top = ee[0];
-                sum += mm[0] * ctc_pow2(ee - top)[0];
-            }
+    V sum = ctc_splat(0), top = ctc_splat(EMPTY), left = sum, left_e = top;
+    for (ptrdiff_t v = a->lo; v <= a->hi && v * LANES <= u->S; v++) {
+        V B, L, eB, eL, yB, yL, tB, tL;
+        ctc_load_state(a, v, &B, &L, &eB, &eL);
+        ctc_normalise(&B, &eB);
+        ctc_normalise(&L, &eL);
+        ctc_load_other(u, b, v, &yB, &yL, &tB, &tL);
+        const V ls = ctc_previous(left, L), es = ctc_previous(left_e, eL);
+        left = L, left_e = eL;
+        ctc_bracket(ls, es, *(const V *)(u->skip[0] + v * LANES), &B, &L, &eB, &eL);
+        ctc_add(&sum, &top, B * yB, eB + tB);
+        ctc_add(&sum, &top, L * yL, eL + tL);
     }
-    if (!(sum > 0))
-        return *exponent = 0, 0;
-    V m = ctc_splat(sum), e = ctc_splat(top);
+    const double most = ctc_largest(top), total = ctc_sum(sum * ctc_pow2(top - most));
+    V m = ctc_splat(total), e = ctc_splat(most);
     ctc_normalise(&m, &e);
-    *exponent = e[0];
+    *exponent = total > 0 ? e[0] : 0;
     return m[0];
 }
 

@@ -81,8 +81,8 @@ int lf_ctc_measure(LfCtcJob *j)
         CtcWork w;
         CtcTrace t;
         CtcRegion r = {NULL, 0};
-        if (j->lengths[n] >= INT32_MAX / 4)
-            huge = 1; /* bounds are int32_t */
+        if (j->lengths[n] >= INT32_MAX / 4 || j->frames[n] >= INT32_MAX - LF_CTC_FRAMES)
+            huge = 1; /* bounds are int32_t, and frames are compared with them */
         sample_shape(j, &u, n);
         take_sample(&plan, j, &u);
         ctc_take(&r, 2, j->path ? sizeof(CtcTrace) : sizeof(CtcWork));

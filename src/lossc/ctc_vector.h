@@ -45,26 +45,24 @@ INLINE V ctc_max(V a, V b) { return ctc_select(a > b, a, b); }
 INLINE V ctc_min(V a, V b) { return ctc_select(a < b, a, b); }
 #endif
 
-INLINE V ctc_widen(const VF *a)
-{
-#if defined __AVX512F__
-    return (V)_mm512_cvtps_pd((__m256)*a); /* gcc 12 converts halves and joins them */
+#if defined __AVX512F__ /* gcc 12 converts halves and joins them */
+INLINE V ctc_widen(const VF *a) { return (V)_mm512_cvtps_pd((__m256)*a); }
+INLINE VI ctc_at_most(const VH *a, ptrdiff_t x) { return (VI)_mm512_cvtepi32_epi64((__m256i)(*a <= (int32_t)x)); }
 #else
-    return __builtin_convertvector(*a, V);
+INLINE V ctc_widen(const VF *a) { return __builtin_convertvector(*a, V); }
+INLINE VI ctc_at_most(const VH *a, ptrdiff_t x) { return __builtin_convertvector(*a, V) <= (double)x; }
 #endif
-}
 
-/* Lane l of the result is lane l - 1 of a, the last lane of `left` in lane 0. */
-INLINE V ctc_previous(V left, V a)
-{
+/* Lanes of a moved up by n, behind the last n of `left`. */
 #if LANES == 8
-    return CTC_SHUFFLE(left, a, 7, 8, 9, 10, 11, 12, 13, 14);
+#define CTC_MOVED(left, a, n) ((V)_mm512_alignr_epi64((__m512i)(a), (__m512i)(left), 8 - (n))) /* gcc 12 takes a slower one, with an index */
 #elif LANES == 4
-    return CTC_SHUFFLE(left, a, 3, 4, 5, 6);
+#define CTC_MOVED(left, a, n) ((n) == 1 ? CTC_SHUFFLE(left, a, 3, 4, 5, 6) : CTC_SHUFFLE(left, a, 2, 3, 4, 5))
 #else
-    return CTC_SHUFFLE(left, a, 1, 2);
+#define CTC_MOVED(left, a, n) CTC_SHUFFLE(left, a, 1, 2)
 #endif
-}
+
+INLINE V ctc_previous(V left, V a) { return CTC_MOVED(left, a, 1); }
 
 /* The vector at p, last lane first. */
 INLINE V ctc_reversed(const double *p)
@@ -79,20 +77,25 @@ INLINE V ctc_reversed(const double *p)
 #endif
 }
 
-/* a[l] becomes the largest of a[l], a[l-1] - s, a[l-2] - 2 s, ... and left[last] - (l + 1) s; `empty` is below all. */
+/* a[l] becomes the largest of a[l], a[l-1] - s, a[l-2] - 2 s, ... and left[last] - (l + 1) s, for integers; `empty` is below all. */
 INLINE V ctc_slope_max(V a, V left, V empty, double s)
 {
-    a = ctc_max(a, ctc_previous(empty, a) - s);
 #if LANES == 8
-    a = ctc_max(a, CTC_SHUFFLE(empty, a, 0, 0, 8, 9, 10, 11, 12, 13) - 2 * s);
-    a = ctc_max(a, CTC_SHUFFLE(empty, a, 0, 0, 0, 0, 8, 9, 10, 11) - 4 * s);
-    return ctc_max(a, CTC_SHUFFLE(left, left, 7, 7, 7, 7, 7, 7, 7, 7) - (V){s, 2 * s, 3 * s, 4 * s, 5 * s, 6 * s, 7 * s, 8 * s});
+    const V slope = {0, s, 2 * s, 3 * s, 4 * s, 5 * s, 6 * s, 7 * s}, last = CTC_SHUFFLE(left, left, 7, 7, 7, 7, 7, 7, 7, 7);
 #elif LANES == 4
-    a = ctc_max(a, CTC_SHUFFLE(empty, a, 0, 0, 4, 5) - 2 * s);
-    return ctc_max(a, CTC_SHUFFLE(left, left, 3, 3, 3, 3) - (V){s, 2 * s, 3 * s, 4 * s});
+    const V slope = {0, s, 2 * s, 3 * s}, last = CTC_SHUFFLE(left, left, 3, 3, 3, 3);
 #else
-    return ctc_max(a, CTC_SHUFFLE(left, left, 1, 1) - (V){s, 2 * s});
+    const V slope = {0, s}, last = CTC_SHUFFLE(left, left, 1, 1);
 #endif
+    a += slope;
+    a = ctc_max(a, CTC_MOVED(empty, a, 1));
+#if LANES >= 4
+    a = ctc_max(a, CTC_MOVED(empty, a, 2));
+#endif
+#if LANES == 8
+    a = ctc_max(a, CTC_MOVED(empty, a, 4));
+#endif
+    return ctc_max(a, last - s) - slope;
 }
 
 /* Sum of all lanes, pairwise. */
@@ -152,8 +155,8 @@ INLINE void ctc_transpose(V a[LANES])
 {
 #if LANES == 8
     CTC_STAGE(1, CTC_LIST(0, 8, 2, 10, 4, 12, 6, 14), CTC_LIST(1, 9, 3, 11, 5, 13, 7, 15))
-    CTC_STAGE(2, CTC_LIST(0, 1, 8, 9, 4, 5, 12, 13), CTC_LIST(2, 3, 10, 11, 6, 7, 14, 15))
-    CTC_STAGE(4, CTC_LIST(0, 1, 2, 3, 8, 9, 10, 11), CTC_LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    CTC_STAGE(2, CTC_LIST(0, 1, 4, 5, 8, 9, 12, 13), CTC_LIST(2, 3, 6, 7, 10, 11, 14, 15))
+    CTC_STAGE(4, CTC_LIST(0, 1, 4, 5, 8, 9, 12, 13), CTC_LIST(2, 3, 6, 7, 10, 11, 14, 15))
 #elif LANES == 4
     CTC_STAGE(1, CTC_LIST(0, 4, 2, 6), CTC_LIST(1, 5, 3, 7))
     CTC_STAGE(2, CTC_LIST(0, 1, 4, 5), CTC_LIST(2, 3, 6, 7))
