@@ -52,17 +52,23 @@ INLINE void ctc_fetch(const CtcSource *s, ptrdiff_t column, int from, int to)
             __builtin_prefetch(s->x + s->classes[column] * s->step + s->off[l], 0, 2);
 }
 
-/* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum. */
+/* Frames that ctc_extent and ctc_emit fetch begin here; ctc_gather fetches those before. */
+enum { CTC_EXTENT_FETCHES = 3, CTC_EMIT_FETCHES };
+
+/* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum.
+ * Meanwhile some of `next`, if there is one, is fetched. */
 typedef struct {
     double top[F], least[F], total[F];
 } CtcExtent;
 
-static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, int whole, CtcExtent *to)
+static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, int whole, const CtcSource *next, CtcExtent *to)
 {
     CtcExtent e;
     for (int l = 0; l < F; l++)
         e.top[l] = -INFINITY, e.least[l] = INFINITY, e.total[l] = 0;
-    for (ptrdiff_t c = 0; c < count; c++)
+    for (ptrdiff_t c = 0; c < count; c++) {
+        if (next)
+            ctc_fetch(next, c, CTC_EXTENT_FETCHES, CTC_EMIT_FETCHES);
         if (!used || used[c]) {
 #pragma omp simd
             for (int l = 0; l < F; l++) {
@@ -76,6 +82,7 @@ static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, in
             for (int l = 0; l < F; l++)
                 e.top[l] = q[c * F + l] > e.top[l] ? q[c * F + l] : e.top[l];
         }
+    }
     *to = e;
 }
 
@@ -93,7 +100,7 @@ static int ctc_form(const CtcExtent *e, const double *M)
 /* Entries of eight frames, columns 0 .. count, become emissions below the factors M of the frames; `used` (or all, if NULL): columns of labels.
  * rough: whether one of those is not a positive double. For logits also the sum of exp(x - M) over elements other than M, and how many are M;
  * else *ties is positive where a label's entry is NaN. What a double does not hold is kept as logarithm (ctc_lattice.h).
- * Column `count` is that of padding, never emitted. Meanwhile the frames of `next` that ctc_gather left are fetched. */
+ * Column `count` is that of padding, never emitted. Meanwhile the rest of `next` is fetched. */
 static inline __attribute__((always_inline)) void ctc_emit_as(const int form, double *restrict q, ptrdiff_t count, const int32_t *used,
                                                               const double *M, const int logits, const CtcSource *next, double *rest_, double *ties_,
                                                               double *rough_)
@@ -102,10 +109,10 @@ static inline __attribute__((always_inline)) void ctc_emit_as(const int form, do
     for (ptrdiff_t c = 0; c < count; c++) {
         const double label = used ? used[c] : 1;
         if (next)
-            ctc_fetch(next, c, F / 2, F);
+            ctc_fetch(next, c, CTC_EMIT_FETCHES, F);
 #pragma omp simd
         for (int l = 0; l < F; l++) {
-            const double x = q[c * F + l], d = x - M[l], e = lf_exp_neg_f64(d);
+            const double x = q[c * F + l], d = x - M[l], e = form == CTC_PLAIN && !logits ? lf_exp_sum_f64(d) : lf_exp_neg_f64(d);
             const double low = d == -INFINITY ? 0 : d < -1e300 ? -1e300 : d, p = d < -700 ? low : e;
             if (logits) {
                 rest[l] += lf_real_f64(lf_bits_f64(e) & -(uint64_t)(d != 0)); /* a selection would make gcc branch around e */
@@ -235,7 +242,7 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
     if (j->path && !j->from_logits) {
         ctc_emit_path(q, C, u->classes, extent.top, ties);
     } else {
-        ctc_extent(q, C, u->classes, j->from_logits, &extent);
+        ctc_extent(q, C, u->classes, j->from_logits, NULL, &extent);
         ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, NULL, rest, ties, rough);
         u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     }
@@ -291,10 +298,10 @@ static void ctc_gather_row(const LfCtcJob *j, const LfCtcSample *u, const char *
     CTC_READ(0, count, q[i * F], u->classes[i] * j->x_c)
 }
 
-/* q[c F + l] = entry of column c of frame l, while the first frames of `next` are fetched; ctc_emit fetches the others. */
+/* q[c F + l] = entry of column c of frame l, while the first frames of `next` are fetched. */
 static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource *next, double *restrict q)
 {
-    const int ahead = j->path ? F : F / 2; /* there is no ctc_emit for a path */
+    const int ahead = j->path ? F : CTC_EXTENT_FETCHES; /* of a path there is no extent */
     for (ptrdiff_t c = 0; c < from->count; c++) {
         const char *x = from->x + from->classes[c] * from->step;
         ctc_fetch(next, c, 0, ahead);
@@ -311,7 +318,7 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
     if (j->path)
         ctc_emit_path(q, zero, NULL, extent.top, nan);
     else
-        ctc_extent(q, zero, NULL, 0, &extent);
+        ctc_extent(q, zero, NULL, 0, next, &extent);
     for (int l = 0; l < F; l++)
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
     if (!j->path)
