@@ -23,7 +23,8 @@ def linear_cross_entropy(
     .. math:: \ell_n = \mathrm{cross\_entropy}(W h_n + b,\; y_n)
 
     Logits are made by NumPy's BLAS for some rows at a time, and become their own gradient. Where a few hundred rows of them would not fit into 32 MB
-    they are made a tile at a time, merged into each row's logsumexp and, for gradients, made again.
+    they are made a tile at a time, merged into each row's logsumexp and, for gradients, made again. Those of bfloat16 are made here on CPUs that
+    multiply it as it is (AVX512-BF16).
 
     Parameters
     ----------
@@ -190,7 +191,8 @@ class _Layer:
         self.hidden = hidden if hidden.ndim == 2 else hidden.reshape(-1 if self.width else math.prod(hidden.shape[:-1]), self.width)
         self.probabilities = None if probabilities is None else probabilities.reshape(len(self.hidden), self.classes)
         self.cut(matrix.dtype == dtype)
-        self.matrix = _core.ready(matrix, dtype) if self.across >= self.classes else matrix
+        self.short = dtype == _FLOAT32 and _core.multiplies(self.hidden, matrix)  # logits are products of halves as they are
+        self.matrix = matrix if self.short or self.across < self.classes else _core.ready(matrix, dtype)
         self.bias = None if bias is None else bias.astype(dtype)
         self.weights = weights
 
@@ -245,20 +247,27 @@ class _Layer:
             rows = r if self.rows is None else self.rows[r]
             yield r, rows, _core.ready(self.hidden[rows], self.dtype)
 
-    def tiles(self):
-        """Of the classes: (which, their weights)."""
+    def tiles(self, ready=True):
+        """Of the classes: (which, their weights, which may also stay as they are)."""
         for first in range(0, self.classes, self.across):
             c = slice(first, min(first + self.across, self.classes))
-            yield c, _core.ready(self.matrix[c], self.dtype)
+            yield c, _core.ready(self.matrix[c], self.dtype) if ready else self.matrix[c]
 
-    def rows_of_logits(self, h, room):
+    def multiply(self, x, rows, h, w):
+        """Logits of the hidden vectors of `rows`, which are h, by weights as they are for `short`, else ready."""
+        if self.short:
+            _core.multiply(x, self.hidden[rows], w)
+        else:
+            _logits(h, w, x)
+
+    def rows_of_logits(self, rows, h, room):
         """All logits of some hidden vectors, in `room` where there is one."""
-        if room is None:
+        if room is None and not self.short:
             x = _logits(h, self.matrix)
         else:
-            x = room[: len(h)]
-            for c, w in self.tiles():
-                _logits(h, w, x[:, c])
+            x = np.empty((len(h), self.classes), self.dtype) if room is None else room[: len(h)]
+            for c, w in self.tiles(not self.short):
+                self.multiply(x[:, c], rows, h, w)
         if self.bias is not None:
             x += self.bias
         return x
@@ -270,7 +279,7 @@ class _Layer:
             room = np.empty((min(down, count), self.classes), self.dtype)
         weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
         for r, rows, h in self.parts(down):
-            x = self.rows_of_logits(h, room)
+            x = self.rows_of_logits(rows, h, room)
             gt = None if self.gt is None else self.gt[rows]
             target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
             scale = self.scale[r] if isinstance(self.scale, np.ndarray) else self.scale
@@ -312,11 +321,11 @@ class _Layer:
     def products(self, state, factors):
         """For each tile of classes and of rows: (classes, rows, their weights and hidden vectors, logits seen by `state`, or their gradient)."""
         logits = np.empty(min(_ROWS, len(self.labels)) * self.across, self.dtype)
-        for c, w in self.tiles():
+        for c, w in self.tiles(not self.short or factors is not None):
             bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
             for r, rows, h in self.parts(_ROWS):
                 x = logits[: len(h) * len(w)].reshape(len(h), len(w))
-                _logits(h, w, x)
+                self.multiply(x, rows, h, self.matrix[c] if self.short else w)
                 target = None if self.probabilities is None else _core.ready(self.probabilities[rows, c], self.dtype)
                 factor = None if factors is None else factors[:, r]
                 _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state[:, r], factor, target, self.classes)

@@ -111,6 +111,16 @@ const LfKernels *lf_isa(int i)
     return i < n ? table[i] : NULL;
 }
 
+LfBf16Panel *lf_bf16(const LfKernels *k)
+{
+#if defined __x86_64__ && !defined LF_NO_AVX512 && !defined LF_NO_BF16
+    extern LfBf16Panel lf_bf16_panel;
+    if (k == &avx512 && __builtin_cpu_supports("avx512bf16"))
+        return lf_bf16_panel;
+#endif
+    return NULL;
+}
+
 int lf_isa_count(void)
 {
     int n = 0;

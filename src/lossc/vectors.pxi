@@ -398,6 +398,33 @@ def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray lab
         run_tile(&job, factors is not None, rows, threads_for(rows, 2) // LINEAR_SHARE)
 
 
+cdef void run_panels(LfBf16Panel *panel, float *x, Py_ssize_t to, const char *h, Py_ssize_t from_, const char *w, Py_ssize_t step,
+                     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t n, int threads) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in prange((columns + LF_BF16_PANEL - 1) // LF_BF16_PANEL, schedule="static", num_threads=threads):
+        panel(x + i * LF_BF16_PANEL, to, h, from_, w + i * LF_BF16_PANEL * step, step, rows, min(LF_BF16_PANEL, columns - i * LF_BF16_PANEL), n)
+
+
+def multiplies(cnp.ndarray h, cnp.ndarray w):
+    """Whether `multiply` takes these matrices on this CPU: of bfloat16."""
+    return lf_bf16(K) != NULL and dtype_code(h) == LF_BF16 and dtype_code(w) == LF_BF16
+
+
+cdef cnp.ndarray in_rows(cnp.ndarray a):
+    """A matrix of halves whose rows are one run each; copied only if it is not, as integers, which NumPy is quicker to copy."""
+    return a if cnp.PyArray_STRIDE(a, 1) == 2 else np.ascontiguousarray(a.view(np.uint16))
+
+
+def multiply(cnp.ndarray x, cnp.ndarray h, cnp.ndarray w):
+    """x = h @ w.T in float32, of which rows are one run each."""
+    h, w = in_rows(h), in_rows(w)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
+    with nogil:
+        run_panels(lf_bf16(K), <float *>cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // 4, <char *>cnp.PyArray_DATA(h),
+                   cnp.PyArray_STRIDE(h, 0), <char *>cnp.PyArray_DATA(w), cnp.PyArray_STRIDE(w, 0), rows, columns, cnp.PyArray_DIM(h, 1),
+                   threads_for(columns // LF_BF16_PANEL, 2))
+
+
 def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smoothing, object scale, cnp.ndarray out, bint gradient,
                cnp.ndarray weight_sums, cnp.ndarray target_gradient):
     """For linear_cross_entropy, which owns all arrays: the sum of the losses of a matrix of logits, which are also written to `out`. With `gradient`
