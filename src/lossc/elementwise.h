@@ -1,10 +1,10 @@
 /* Elementwise losses: five loops, stamped out for every line of losses.def, and the block functions that feed them.
  *
  * Order: element i of a block is of group i / T_LANES. A group's terms are added into T_SUMS double lanes: in float terms l and l + T_SUMS first
- *   to each other, in float; at the end of the block, after at most LF_ELEM_BLOCK elements, the lanes pairwise; blocks in order.
- *   The pair's rounding is at most 2^-24 of it and the doubles' none to speak of: a mean is within 2^-24 of the mean magnitude of its terms
- *   from their exact mean, and much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the
- *   terms of 'none'.
+ *   to each other, in float, and where `paired`, on AVX-512, these of groups 2k and 2k + 1 (7 to 14 % of a sum that lies in the cache); at the
+ *   end of the block, after at most LF_ELEM_BLOCK elements, the lanes pairwise; blocks in order. Each of the two roundings is at most 2^-24 of
+ *   what it rounds and the doubles' none to speak of: a mean is within 2^-23 of the mean magnitude of its terms from their exact mean, and
+ *   much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the terms of 'none'.
  * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a block
  *   comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
  * Functions of a and b in s are taken a group at a time, for floats on AVX-512 by tables in registers: f_a = exp(a) or log(a), f_b = log(b) or b/a.
@@ -12,8 +12,8 @@
  *   log a + log a' = log P + e/P, P = a a' rounded, e what that drops; b/a + b'/a' = (b a' + b' a)/P.
  * Pairs: with LF_PAIRS large sums of halves, of which there are but 65536, look up what the loop over floats would compute: the same bits.
  * Products: with LF_PRODUCT a lane keeps the product of its 1 + t, at most 2^512, less 1 so that small t keep their digits, and takes its logarithm
- *   once a block; those of groups 2k and 2k + 1 are multiplied first, as T: 7 % of bce_logits. A mean of equal terms, whose roundings do not average
- *   out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
+ *   once a block; those of groups 2k and 2k + 1 are multiplied, and terms added, first, as T: 7 % of bce_logits. A mean of equal terms, whose
+ *   roundings do not average out, is within 3 ulp of its terms' magnitude (tests/test_accuracy.py).
  * Determinism: a block's bounds depend on the shape only, and every element goes through the same vector code wherever it lies (a short
  *   last group is padded): the same bits for any thread count and any layout.
  * Memory: contiguous arrays of T are used in place, everything else passes through a chunk on the stack; sums of transposed arrays take
@@ -47,8 +47,8 @@ static inline const T *NAME(elem_group)(const void *array, int dtype, ptrdiff_t 
     return (const T *)array + i;
 }
 
-/* Logarithms of n numbers for sums: -inf of 0, NaN of negative numbers. By intrinsics, 5 cycles for 16: kl_div's sum takes 13 and not 29. Max error
- * 1.40 ulp, at 0x1.70681ep+11, of all floats; 1.60, at 0x1.941cc4p-1, of two equal ones by LF_RATIO; test_functions_of_sums. */
+/* Logarithms of n numbers for sums: -inf of 0, NaN of negative numbers. By intrinsics, 5 cycles for 16: kl_div's sum takes 11 and not 29. Max error
+ * 1.54 ulp, at 0x1.f049cep-1, of all floats; 1.95, at 0x1.f82eaep-1, of two equal ones by LF_RATIO; test_functions_of_sums. */
 static inline void NAME(elem_logs)(T *x, int n)
 {
 #ifdef T_TABLES
@@ -70,8 +70,8 @@ static inline void NAME(elem_logs)(T *x, int n)
         __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.81a786p-3f), _mm512_set1_ps(-0x1.000ddcp-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(0x1.555850p-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(-0.5f));
-        q = _mm512_fmadd_ps(_mm512_mul_ps(r, r), q, r);
-        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(q, _mm512_set1_ps(1), a)); /* additions wait for conversions, multiplications do not */
+        q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(1));
+        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(r, q, a)); /* additions wait for conversions, multiplications do not */
     }
 #endif
 }
@@ -131,6 +131,16 @@ static inline I NAME(elem_quick)(I quick)
     return quick;
 #else
     return quick & (LF_LOG_A | LF_LOG_B) ? 0 : quick;
+#endif
+}
+
+/* Whether a sum's groups are added by twos. */
+static inline I NAME(elem_paired)(I quick)
+{
+#ifdef T_TABLES
+    return 1;
+#else
+    return quick & LF_PRODUCT;
 #endif
 }
 
@@ -210,6 +220,13 @@ static inline void NAME(elem_multiply)(double *product, const T *u)
     }
 }
 
+static inline void NAME(elem_add)(double *sum, const T *term)
+{
+#pragma omp simd
+    for (int l = 0; l < T_SUMS; l++)
+        sum[l] += term[l];
+}
+
 /* The one loop, over whole groups, or halves of them where nothing is summed. `inputs`, `want` and `dtype` are constants wherever this is inlined,
  * so each loop below holds only what it asks for. */
 static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param,
@@ -218,10 +235,11 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
     T p[2 * LF_PARAMS];
     memcpy(p, param, sizeof p);
     double sum[T_SUMS], product[T_SUMS] = {0};
-    T kept[T_SUMS]; /* the first factor of two groups */
+    T term[T_SUMS] = {0}, factor[T_SUMS] = {0}; /* of a group, or a pair of them */
     I flag[T_LANES] = {0};
     const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
     const I ways = NAME(elem_quick)(f(0, 0, 0, p, 0, 0, 0).quick), quick = want & LF_WANT_SUM ? ways : 0; /* constants */
+    const I paired = want & LF_WANT_SUM && NAME(elem_paired)(quick);
     const I given = want & LF_WANT_PAIRS ? LF_PAIRS : quick | NAME(elem_alike)(ways, want);
     memcpy(sum, acc, sizeof sum);
     if (quick & LF_PRODUCT)
@@ -260,26 +278,26 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
                 out[0][i + l] = (T)r.bad;
             flag[l] |= want & LF_WANT_BAD ? -r.bad : r.doubt;
         }
-        if (want & LF_WANT_SUM)
+        if (!(want & LF_WANT_SUM))
+            continue;
+        const int second = paired && i & lanes;
 #pragma omp simd
-            for (int l = 0; l < T_SUMS; l++)
-                sum[l] += T_TERMS(v, l);
-        if (quick & LF_PRODUCT) {
-            T u[T_SUMS];
-#pragma omp simd
-            for (int l = 0; l < T_SUMS; l++)
-                u[l] = T_FACTOR(t, l);
-            if (i & lanes) {
-#pragma omp simd
-                for (int l = 0; l < T_SUMS; l++)
-                    u[l] = kept[l] * u[l] + (kept[l] + u[l]);
-                NAME(elem_multiply)(product, u);
-            } else
-                memcpy(kept, u, sizeof kept);
+        for (int l = 0; l < T_SUMS; l++) {
+            const T s = T_TERMS(v, l), u = quick & LF_PRODUCT ? T_FACTOR(t, l) : 0;
+            term[l] = second ? term[l] + s : s;
+            factor[l] = second ? factor[l] * u + (factor[l] + u) : u;
+        }
+        if (second || !paired) {
+            NAME(elem_add)(sum, term);
+            if (quick & LF_PRODUCT)
+                NAME(elem_multiply)(product, factor);
         }
     }
-    if (quick & LF_PRODUCT && n & lanes)
-        NAME(elem_multiply)(product, kept);
+    if (paired && n & lanes) {
+        NAME(elem_add)(sum, term);
+        if (quick & LF_PRODUCT)
+            NAME(elem_multiply)(product, factor);
+    }
     I any = 0;
     for (int l = 0; l < T_LANES; l++)
         any |= flag[l];

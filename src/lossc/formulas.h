@@ -473,8 +473,8 @@ LOSS(kl_div)
     T v = y * d.hi, c = y * (d.lo + NAME(lf_log_rest)(y, l)) + NAME(lf_product_error)(y, d.hi, v), none = x == x ? 0 : x;
     return (VG){.v = y == 0 ? none : v,
                 .c = NAME(lf_finite)(c),
-                .a = y,
-                .s = y * ((f_a < -200 ? -200 : f_a) - x),
+                .a = NAME(lf_raised)(y, REAL((U)1)),
+                .s = y * (f_a - x),
                 .quick = LF_QUICK | LF_LOG_A,
                 .gx = -y,
                 .gy = y == 0 ? (x == -T_INF ? 0 : -T_INF + none) : d.hi + R(1.0)};
@@ -625,7 +625,7 @@ LOSS(gaussian_nll)
     T c = all.lo + (sum.lo + (t.lo + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
     return (VG){.v = all.hi / 2,
                 .c = NAME(lf_finite)(c / 2),
-                .a = s,
+                .a = NAME(lf_raised)(z, eps),
                 .b = d.hi * d.hi,
                 .s = R(0.5) * (f_a + f_b) + (eps < R(0x1p-62) ? T_NAN : p[0] * (LOG2PI_HI / 2)),
                 .quick = LF_QUICK | LF_LOG_A | LF_RATIO,
