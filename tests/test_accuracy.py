@@ -368,7 +368,7 @@ def test_mean_of_equal_gaussians(isa):
 
 FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
     "log": (lambda x: -F.binary_cross_entropy(x, 0 * x + 1), np.log, 1.54, (1e-37, 1), "0x1.f049cep-1"),
-    "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.95, (1e-18, 1e19), "0x1.f82eaep-1"),
+    "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.96, (1e-18, 1e19), "0x1.f82eaep-1"),
     "exp": (lambda x: F.poisson_nll_loss(x, 0 * x), np.exp, 1.04, (-87, 88), "-0x1.76642ep+2"),
     "exp of negative": (lambda x: F.binary_cross_entropy_with_logits(x, 0 * x), lambda x: np.log1p(np.exp(x)), 1.39, (-87, -17), "-0x1.5bb83ep+6"),
 }
