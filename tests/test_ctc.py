@@ -307,6 +307,22 @@ def test_masks_that_cannot_be_avoided(isa, mask, C, threads):
     assert value_and_grad(x, [[1, 2, 1]], T, 3)[0].tobytes() == lf.ctc_loss(x, [[1, 2, 1]], T, 3, reduction="none").tobytes()
 
 
+@pytest.mark.parametrize("C", [5, 300])
+@pytest.mark.parametrize("size", [1e3, 1e16, 1e30, np.inf])
+def test_cells_that_no_path_uses(isa, rng, C, size):
+    """Labels that cannot be reached yet, or not be left in time, and the blank of a tight alignment may have any log-probability."""
+    for T, labels in ((21, [1, 2, 3, 2]), (6, [1, 2, 2, 3, 1]), (3, [1, 2, 3])):
+        x = lf.log_softmax(rng.standard_normal((T, 1, C)))
+        want, gradient = value_and_grad(x, [labels], T, len(labels))
+        unused = np.abs(gradient) == 0
+        unused[..., 4:] = False
+        assert unused.sum() > 3
+        x[unused] = size
+        got, other = value_and_grad(x, [labels], T, len(labels))
+        np.testing.assert_allclose(got, want, rtol=1e-14)
+        np.testing.assert_allclose(other, gradient, rtol=1e-11, atol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("C", [9, 100, 1000, 1100])
 def test_value_beside_the_gradient_is_the_value(isa, rng, C, dtype):

@@ -229,6 +229,32 @@ static void ctc_end_shift(const LfCtcSample *u, ptrdiff_t t)
         u->shift[t] = 0;
 }
 
+/* What stands above 0 by more than rounding explains is no log-probability, and M of that size would take the digits of all others: entries above those
+ * that paths use become 0 probabilities. A path uses labels that are reached by then and left in time. */
+#define CTC_LARGE 700
+static void ctc_drop_unused(const LfCtcSample *u, ptrdiff_t b, double *q, ptrdiff_t count, const int32_t *used, CtcExtent *e)
+{
+    int large = 0;
+    double top[F];
+    for (int l = 0; l < F; l++)
+        large |= e->top[l] > CTC_LARGE, top[l] = -INFINITY;
+    if (!large)
+        return;
+    for (ptrdiff_t i = 0; i <= u->S; i++)
+        for (int l = 0; l < F; l++) {
+            const ptrdiff_t n = (b * F + l < u->steps ? b * F + l : u->steps - 1) + 1, left = u->steps - n;
+            const double blank = q[u->blank * F + l], label = q[u->column[0][i] + l];
+            if (u->reach_b[0][i] <= n && u->need_b[0][i] <= left && blank > top[l])
+                top[l] = blank;
+            if (u->reach_l[0][i] <= n && u->need_l[0][i] <= left && label > top[l])
+                top[l] = label;
+        }
+    for (ptrdiff_t c = 0; c < count; c++)
+        for (int l = 0; l < F; l++)
+            q[c * F + l] = q[c * F + l] > top[l] ? -INFINITY : q[c * F + l];
+    ctc_extent(q, count, used, 0, NULL, e);
+}
+
 /* Block b of sample n: whole rows. */
 static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n, ptrdiff_t b, double *q)
 {
@@ -243,6 +269,8 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
         ctc_emit_path(q, C, u->classes, extent.top, ties);
     } else {
         ctc_extent(q, C, u->classes, j->from_logits, NULL, &extent);
+        if (!j->from_logits)
+            ctc_drop_unused(u, b, q, C, u->classes, &extent);
         ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, NULL, rest, ties, rough);
         u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     }
@@ -319,6 +347,8 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
         ctc_emit_path(q, zero, NULL, extent.top, nan);
     else
         ctc_extent(q, zero, NULL, 0, next, &extent);
+    if (!j->path && !j->from_logits)
+        ctc_drop_unused(u, b, q, zero, NULL, &extent);
     for (int l = 0; l < F; l++)
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
     if (!j->path)

@@ -437,9 +437,8 @@ INLINE double ctc_state_of(const CtcState *s, ptrdiff_t i, int label, double *e)
 /* Before the first frame all mass is in blank 0. */
 static void ctc_start(CtcState *s)
 {
-    memset(s->m, 0, (size_t)(4 * F) * sizeof(double));
-    for (int i = 0; i < F; i++)
-        ctc_save_state(s, i / LANES, ctc_splat(0), ctc_splat(0), ctc_splat(EMPTY), ctc_splat(EMPTY));
+    for (int v = 0; v < F / LANES; v++)
+        ctc_save_state(s, v, ctc_splat(0), ctc_splat(0), ctc_splat(EMPTY), ctc_splat(EMPTY));
     s->m[0] = 1, s->m[2 * LANES] = 0;
     s->lo = 0, s->hi = F / LANES;
 }

@@ -68,7 +68,7 @@ static int takes_rows(const LfCtcJob *j)
 int lf_ctc_measure(LfCtcJob *j)
 {
     CtcRegion plan = {NULL, 0};
-    size_t lattice = 0;
+    size_t lattice = 0, one = 0; /* sizes of a sample */
     int huge = j->C >= INT32_MAX / LF_CTC_FRAMES;
     j->small = takes_rows(j);
     j->slabs = quotient(j->N, LF_CTC_SLAB);
@@ -77,14 +77,19 @@ int lf_ctc_measure(LfCtcJob *j)
     ctc_take(&plan, (size_t)j->N, sizeof(LfCtcSample));
     ctc_take(&plan, (size_t)j->C, sizeof(int32_t));
     for (ptrdiff_t n = 0; n < j->N; n++) {
+        if (n && j->frames[n] == j->frames[n - 1] && j->lengths[n] == j->lengths[n - 1]) {
+            ctc_take(&plan, 1, one); /* as much as for the sample before */
+            continue;
+        }
         LfCtcSample u;
         CtcWork w;
         CtcTrace t;
-        CtcRegion r = {NULL, 0};
+        CtcRegion r = {NULL, 0}, arrays = r;
         if (j->lengths[n] >= INT32_MAX / 4 || j->frames[n] >= INT32_MAX - LF_CTC_FRAMES)
             huge = 1; /* bounds are int32_t, and frames are compared with them */
         sample_shape(j, &u, n);
-        take_sample(&plan, j, &u);
+        take_sample(&arrays, j, &u);
+        ctc_take(&plan, 1, one = arrays.used);
         ctc_take(&r, 2, j->path ? sizeof(CtcTrace) : sizeof(CtcWork));
         for (int d = 0; d < 2; d++) {
             if (j->path)
