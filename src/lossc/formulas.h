@@ -266,7 +266,15 @@ LOSS(log_cosh)
     T m = NAME(lf_expm1)(-(a + a)), g = COPYSIGN(-m / (R(2.0) + m), d.hi);
     T e = NAME(lf_exp)(-a), u = (e + e) / (R(1.0) + e * e);
     T c = g * d.lo + (a < 1 ? innerlo : over.lo + outer.lo);
-    return (VG){.v = a < 1 ? inner : outer.hi, .c = NAME(lf_finite)(c), .gx = g, .gy = -g, .hx = u * u};
+    return (VG){.v = a < 1 ? inner : outer.hi,
+                .c = NAME(lf_finite)(c),
+                .a = -(a + a),
+                .s = a < 1 ? inner : over.hi - T_LN2_LO,
+                .t = a < 1 ? 0 : f_a,
+                .quick = LF_QUICK | LF_PRODUCT | LF_EXP_A,
+                .gx = g,
+                .gy = -g,
+                .hx = u * u};
 }
 
 /* ---- hinges, y = +-1 ---------------------------------------------------------------------------------------------------------------- */
