@@ -369,8 +369,33 @@ def test_broadcast_rows_and_columns(isa, dtype, width, rng):
             assert bits(F.huber_loss(x, y, reduction=reduction)) == bits(want)
 
 
-# rows shorter than a block of a sum, of one block and of several; axes of one element; more rows than are taken side by side, and fewer; odd ends
-TRANSPOSED = [((300, 301), d) for d in DTYPES] + [((19, 5001), d) for d in DTYPES]
+@pytest.mark.filterwarnings("ignore:target:UserWarning")
+@pytest.mark.parametrize("width", [7, 20, 47, 48, 100, 1024, 1030])
+def test_values_of_rows_with_gaps(isa, width, rng):
+    """Rows in place beside rows, columns and numbers that are broadcast, of other dtypes too; written apart, and over the input."""
+    shape = (2, 9000 // width // 2 + 1, width)
+    wide = rng.uniform(0.05, 0.95, (2, shape[1] + 3, width + 9)).astype(np.float32)
+    x = wide[:, 1:-2, 4:-5]
+    for part in (np.s_[:], np.s_[:1, :1], np.s_[:, :, :1], np.s_[:, :1], np.s_[:1, :1, :1]):
+        for dtype in (np.float32, np.float16):
+            y = rng.uniform(0.05, 0.95, wide.shape).astype(dtype)[:, 1:-2, 4:-5][part]
+            whole = np.broadcast_to(y, shape).copy()
+            for f in (F.kl_div, F.mse_loss):
+                want, out = f(x.copy(), whole, reduction="none"), np.zeros(wide.shape, np.float32)[:, 1:-2, 4:-5]
+                assert bits(f(x, y, reduction="none")) == bits(f(x.copy(), y, reduction="none")) == bits(want)
+                assert bits(f(x, y, reduction="none", out=out)) == bits(want) and np.count_nonzero(out.base) == np.count_nonzero(want)
+                over = filled(np.empty_like(wide)[:, 1:-2, 4:-5], x)
+                assert bits(f(over, y, reduction="none", out=over)) == bits(want)
+    bad = wide.copy()
+    bad[1, 3, 8] = 1.5
+    for y in (x, np.broadcast_to(np.float32(0.5), shape)):
+        with pytest.raises(ValueError, match=r"input\[1, 2, 4\] = 1.5"):
+            F.binary_cross_entropy(bad[:, 1:-2, 4:-5], y, reduction="none")
+
+
+# rows shorter than a block of a sum, of one block and of several, and short ones; axes of one element; more rows than are taken side by side, and
+# fewer; odd ends
+TRANSPOSED = [(s, d) for s in [(300, 301), (19, 5001), (2500, 20)] for d in DTYPES] + [((300, 256), "float32"), ((6, 700, 7), "float32")]
 TRANSPOSED += [(s, "float32") for s in [(37, 2049), (17, 4096), (3, 20000), (2, 3, 5, 1700), (20, 30, 100), (18, 2, 4097), (90, 1, 91, 1)]]
 
 

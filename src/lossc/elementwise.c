@@ -23,6 +23,13 @@ static ptrdiff_t lf_elem_row(const LfElemJob *j, int d)
     return n;
 }
 
+/* Element c of the rows' r-th, of the last dimension. */
+static inline char *lf_elem_at(const LfElemJob *j, const LfArray *a, ptrdiff_t r, ptrdiff_t c)
+{
+    const int last = j->ndim - 1;
+    return a->data + c * a->stride[last] + (last ? lf_offset(j->shape, last, a->stride, r) : 0);
+}
+
 /* Whether an array's elements are evenly spaced in the order of the job's shape. */
 static int lf_elem_even(const LfElemJob *j, const LfArray *a)
 {

@@ -74,8 +74,9 @@ static __attribute__((noinline)) void lf_collect(void *restrict dst, const char 
 }
 #undef COLLECT
 
-#define LF_BOUNCE 512 /* elements on the stack between a conversion and a streaming store */
-#define LF_SUBTILE 64 /* rows and classes of the part of a tile that is transposed on the stack */
+#define LF_BOUNCE 512  /* elements on the stack between a conversion and a streaming store */
+#define LF_CLASSES 256 /* of a tile between whose rows the cache must hold them */
+#define LF_SUBTILE 64  /* rows and classes of the part of a tile that is transposed on the stack */
 
 #define LF_T_DOUBLE
 #include "real.h"

@@ -29,6 +29,8 @@
 #define LF_GROUP_ELEMENTS 32768 /* of the rows between whose passes the cache must hold them */
 #define LF_ROOM 393216          /* bytes on the stack for exponentials and packed rows of such a group */
 #define LF_SUM_RUN 128          /* long rows of a sum are cut at multiples of this many elements */
+#define LF_LONG_ROW 48          /* elements of rows that are worth a call each */
+#define LF_SHORT_ROW 256        /* elements of rows of which more than needed may be packed */
 #define LF_OUTS 5               /* v, gx, gy, gz, hx */
 enum { LF_WANT_V = 1, LF_WANT_GX = 2, LF_WANT_REST = 28, LF_WANT_SUM = 32, LF_WANT_BAD = 64, LF_WANT_PAIRS = 128 };
 enum { LF_QUICK = 1, LF_PRODUCT = 2, LF_LOG_A = 4, LF_LOG_B = 8, LF_EXP_A = 16, LF_RATIO = 32, LF_PAIRS = 64 };
