@@ -125,6 +125,13 @@ cdef int outputs(const LfElemJob *job) noexcept:
     return n
 
 
+cdef inline void write_nothing(LfElemJob *job) noexcept:
+    cdef int i
+    job.out.data = job.hess.data = NULL
+    for i in range(4):
+        job.grad[i].data = NULL
+
+
 cdef bint writes_in_order(const LfElemJob *job) noexcept:
     """Whether all a job does is to write one array, of values or gradients by the first input, in the order of its shape, not in its place."""
     cdef const LfArray *to = &job.out if job.out.data != NULL else &job.grad[0]
@@ -210,9 +217,7 @@ cdef class Elementwise:
             if cnp.PyArray_NDIM(ax) == 0:
                 raise ValueError(f"{self.args[0]}: expected at least one dimension, (C) or (N, C), got a 0-dimensional array")
             divisor = cnp.PyArray_DIM(ax, cnp.PyArray_NDIM(ax) - 1) if mode != 1 else 1
-        job.hess.data = NULL
-        for d in range(4):
-            job.grad[d].data = NULL
+        write_nothing(&job)
         plain = (weight is None and where is None and out is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
                  and not (self.row_mean and mode == 0)
                  and (ay is None or contiguous_like(ay, ax)) and (az is None or contiguous_like(az, ax)))
@@ -226,7 +231,7 @@ cdef class Elementwise:
         flat_array(&job.in_[0], ax)
         flat_array(&job.in_[1], ay)
         flat_array(&job.in_[2], az)
-        job.weight.data = job.where.data = job.upstream.data = job.out.data = NULL
+        job.weight.data = job.where.data = job.upstream.data = NULL
         job.scale = 1 if mode == 0 or size == 0 else 1 / divisor if mode == 2 else 1 / <double>size
         job.period = period(<const Py_ssize_t *>cnp.PyArray_DIMS(ax), cnp.PyArray_NDIM(ax), size)
         job.sum = NULL
@@ -251,16 +256,19 @@ cdef class Elementwise:
             result = scalar(totals.sum / divisor if mode == 2 else totals.sum / <double>size if size else float("nan"), wide)
         return result if request is None else request.outcome(result, grads)
 
-    cdef int check_domain(self, LfElemJob *job, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
+    cdef int check_domain(self, const LfElemJob *job, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
         """A pass that writes nothing and raises for the first element outside the domain."""
-        cdef LfElemJob look = job[0]
         cdef Totals totals
-        cdef int d
-        look.sum, look.out.data, look.hess.data = NULL, NULL, NULL
-        for d in range(4):
-            look.grad[d].data = NULL
-        self.merged(&look, False)
-        run(&look, &totals, False)
+        return self.look(job, &totals, False, False, shape, ax, ay, az, lifted)
+
+    cdef int look(self, const LfElemJob *base, Totals *totals, bint want_sum, bint want_mass,
+                  tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
+        """The same, for what it comes to."""
+        cdef LfElemJob job = base[0]
+        job.sum = <double *>1 if want_sum else NULL
+        write_nothing(&job)
+        self.merged(&job, False)
+        run(&job, totals, want_mass)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
         return 0
@@ -306,86 +314,89 @@ cdef class Elementwise:
     cdef object general(self, LfElemJob *job, Request request, int mode, double divisor, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray given,
                         object weight, object where, object out):
         """Everything but contiguous inputs of one shape reduced to a value."""
-        cdef cnp.ndarray aw = None if weight is None else as_array(weight, "weight"), am = None, au = None, ao = None
+        cdef cnp.ndarray aw = self.weights(weight), am = self.mask(where, ax), au = None, ao = None
         cdef bint lifted = self.per_row and shape_of(given) == leading(shape_of(ax)) and shape_of(given) != shape_of(ax)
         cdef cnp.ndarray az = given[..., None] if lifted else given
-        cdef LfElemJob base
+        cdef bint reduced = mode != 0, weighted = mode == 1 and self.weight_mean and aw is not None
+        cdef bint uneven = weighted or (mode == 1 and am is not None)     # the mean's denominator is found beside the sum
         cdef Totals totals
-        cdef int slot
-        cdef double denominator, scale = 1, value
-        cdef bint reduced = mode != 0, weighted_mean, in_place
-        cdef tuple shape, grads = ()
-        if where is not None:
-            am = self.mask(where, ax)
-        if aw is not None and dtype_code(aw) == LF_BOOL:
-            raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
-        shape = self.result_shape(ax, ay, az, aw, am)
-        job.size = checked_size(shape, self.args[0])
-        base = job[0]
-        self.reads(&base, shape, ax, ay, az, aw, am)
-        weighted_mean = mode == 1 and self.weight_mean and aw is not None
-        base.count_mass = not weighted_mean
-
-        if request is not None and request.upstream is not None:
-            if reduced:
-                scale = upstream_scalar(request)
-            else:
-                au = as_array(request.upstream, "grad_output")
-                check_broadcast(au, leading(shape) if self.row_mean else shape, "grad_output")
-                au = au[..., None] if self.row_mean else au
-                describe(&base.upstream, au, base.ndim)
-
-        # A mean over weights or a mask needs its denominator before gradients are written; a user's array is only written once all is well.
-        denominator, value = <double>job.size, float("nan")
-        own_arrays = out is not None or (request is not None and request.out is not None)
-        if (request is not None and mode == 1 and (weighted_mean or am is not None)) or (self.requires and own_arrays):
-            job[0] = base
-            job.sum = <double *>1 if weighted_mean else NULL
-            self.merged(job, False)
-            run(job, &totals, am is not None or weighted_mean)
-            if totals.bad >= 0:
-                self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
-            if am is not None or weighted_mean:
-                denominator = totals.mass
-            value = totals.sum / denominator if denominator != 0 else float("nan")
+        cdef tuple shape = self.result_shape(ax, ay, az, aw, am), grads = ()
+        cdef list folds = []
+        self.reads(job, shape, ax, ay, az, aw, am)
+        job.count_mass = not weighted
+        if request is not None:
+            au = self.bind_upstream(request, job, shape, reduced)
+        # Uneven means need their denominator before gradients are written; a user's array is only written once all is well.
+        if (request is not None and uneven) or (self.requires and (out is not None or (request is not None and request.out is not None))):
+            self.look(job, &totals, weighted, uneven, shape, ax, ay, az, lifted)
         if mode == 1:
-            scale = scale / denominator if denominator != 0 else 0
-        else:
-            scale = scale / divisor if divisor != 0 else 0
-        base.scale = scale
-        base.weight_offset = -scale * value if weighted_mean else 0
-
+            divisor = totals.mass if request is not None and uneven else <double>job.size
+        if request is not None:
+            job.scale = job.scale / divisor if divisor != 0 else 0
+            job.weight_offset = -job.scale * ratio(totals.sum, divisor) if weighted else 0
         if not reduced:
-            dtype, full = result_dtype(job.wide), leading(shape) if self.row_mean else shape
-            in_place = request is None and not self.row_mean
-            ao = fresh_like(ax, full, dtype) if out is None else check_out(out, "out", full, dtype, (ax, ay, az, aw, am, au), in_place)
-            describe(&base.out, None if self.row_mean else ao, base.ndim)
-            base.stream = base.out.data != NULL and ao.nbytes > STREAM_BYTES
+            ao = self.bind_out(job, shape, ax, out, request is None, (ax, ay, az, aw, am, au))
         elif out is not None:
             raise ValueError("out: only with reduction='none'")
-        folds = []
         if request is not None:
-            grads, folds = self.bind_gradients(request, &base, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
-        self.run_in_order(job, &base, &totals, reduced, am is not None or weighted_mean)
+            grads, folds = self.bind_gradients(request, job, shape, ax, ay, given, lifted, (ax, ay, az, aw, am, au, ao))
+        self.run_in_order(job, &totals, reduced, uneven)
         if totals.bad >= 0:
-            self.check_domain(&base, shape, ax, ay, az, lifted)
+            self.check_domain(job, shape, ax, ay, az, lifted)
         for slot, target in folds:
-            base.grad[0].data = base.grad[1].data = base.grad[2].data = base.grad[3].data = base.out.data = base.hess.data = NULL
-            self.fold(&base, slot, <cnp.ndarray>target, shape, 1)
+            self.fold(job, slot, <cnp.ndarray>target, shape, 1)
         if self.row_mean and not reduced:
-            base.upstream.data = NULL
-            self.fold(&base, -1, ao[..., None], shape, divisor)
+            self.fold(job, -1, ao[..., None], shape, divisor)
         if reduced:
-            if mode == 1 and (am is not None or weighted_mean):
-                denominator = totals.mass
-            result = scalar(totals.sum / divisor if mode == 2 else totals.sum / denominator if denominator != 0 else float("nan"), job.wide)
+            result = scalar(ratio(totals.sum, totals.mass if uneven else divisor), job.wide)
         else:
             result = ao if out is not None or ao.ndim else ao[()]
         return result if request is None else request.outcome(result, grads)
 
+    cdef cnp.ndarray weights(self, object weight):
+        """The weight's array, or None."""
+        cdef cnp.ndarray aw
+        if weight is None:
+            return None
+        aw = as_array(weight, "weight")
+        if dtype_code(aw) == LF_BOOL:
+            raise TypeError("weight: expected numbers, got dtype bool; pass a mask as where=")
+        return aw
+
+    cdef cnp.ndarray bind_upstream(self, Request request, LfElemJob *job, tuple shape, bint reduced):
+        """grad_output in the call's dimensions; None where there is none, or it is one number, which scales the gradients."""
+        cdef cnp.ndarray au
+        if request.upstream is None:
+            return None
+        if reduced:
+            job.scale = upstream_scalar(request)
+            return None
+        au = as_array(request.upstream, "grad_output")
+        check_broadcast(au, leading(shape) if self.row_mean else shape, "grad_output")
+        au = au[..., None] if self.row_mean else au
+        describe(&job.upstream, au, job.ndim)
+        return au
+
+    cdef cnp.ndarray bind_out(self, LfElemJob *job, tuple shape, cnp.ndarray ax, object out, bint in_place, tuple others):
+        """The array of values: the user's, checked, or a fresh one. The kernels write it, unless its elements are means of rows."""
+        cdef tuple full = leading(shape) if self.row_mean else shape
+        cdef cnp.dtype dtype = result_dtype(job.wide)
+        cdef cnp.ndarray ao
+        if out is None:
+            ao = fresh_like(ax, full, dtype)
+        else:
+            ao = check_out(out, "out", full, dtype, others, in_place and not self.row_mean)
+        if not self.row_mean:
+            describe(&job.out, ao, job.ndim)
+            job.stream = cnp.PyArray_NBYTES(ao) > STREAM_BYTES
+        return ao
+
     cdef cnp.ndarray mask(self, object where, cnp.ndarray ax):
-        """The mask in the call's dimensions."""
-        cdef cnp.ndarray am = as_array(where, "where")
+        """The mask in the call's dimensions, or None."""
+        cdef cnp.ndarray am
+        if where is None:
+            return None
+        am = as_array(where, "where")
         if dtype_code(am) != LF_BOOL:
             raise TypeError(f"where: expected a boolean mask, got dtype {am.dtype}")
         if self.row_mean:
@@ -396,6 +407,7 @@ cdef class Elementwise:
     cdef int reads(self, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, cnp.ndarray aw, cnp.ndarray am) except -1:
         """A job that reads these arrays, broadcast to a shape, and writes none."""
         cdef int d
+        base.size = checked_size(shape, self.args[0])
         base.ndim = len(shape)
         for d in range(base.ndim):
             base.shape[d] = shape[d]
@@ -405,32 +417,28 @@ cdef class Elementwise:
         describe(&base.in_[2], az, base.ndim)
         describe(&base.weight, aw, base.ndim)
         describe(&base.where, am, base.ndim)
-        base.upstream.data = base.out.data = base.hess.data = NULL
-        for d in range(4):
-            base.grad[d].data = NULL
+        base.upstream.data = NULL
+        write_nothing(base)
         base.scale, base.weight_offset = 1, 0
         return 0
 
-    cdef int run_in_order(self, LfElemJob *job, const LfElemJob *base, Totals *totals, bint reduced, bint want_mass) except -1:
+    cdef int run_in_order(self, const LfElemJob *base, Totals *totals, bint reduced, bint want_mass) except -1:
         """Run `base`, in the order of its shape for a sum, in that of memory for all else. Where these differ the sum is taken alone, and if it
         finds an element outside the domain nothing is written."""
+        cdef LfElemJob job = base[0]
         cdef Totals rest
         cdef bint twice = (reduced and outputs(base) > 0
                            and (nearest(base, &base.in_[0]) >= 0 or nearest(base, &base.in_[1]) >= 0 or nearest(base, &base.in_[2]) >= 0))
-        cdef int d
-        job[0] = base[0]
         job.sum = <double *>1 if reduced else NULL
         if twice:
-            job.hess.data = NULL
-            for d in range(4):
-                job.grad[d].data = NULL
-        self.merged(job, not reduced)
-        run(job, totals, reduced and want_mass)
+            write_nothing(&job)
+        self.merged(&job, not reduced)
+        run(&job, totals, reduced and want_mass)
         if twice and totals.bad < 0:
-            job[0] = base[0]
+            job = base[0]
             job.sum = NULL
-            self.merged(job, True)
-            run(job, &rest, False)
+            self.merged(&job, True)
+            run(&job, &rest, False)
         return 0
 
     cdef void merged(self, LfElemJob *job, bint any_order) noexcept:
@@ -511,6 +519,9 @@ cdef class Elementwise:
         cdef Py_ssize_t runs, pieces, blocks
         cdef tuple kept = tuple([d for d in range(ndim) if d >= lead and cnp.PyArray_DIM(g, d - lead) == shape[d]])
         cdef tuple summed = tuple([d for d in range(ndim) if d not in kept])
+        write_nothing(&job)
+        if slot < 0:
+            job.upstream.data = NULL
         for d in kept + summed:
             job.shape[i] = shape[d]
             for q in range(3):
@@ -548,6 +559,10 @@ cdef class Elementwise:
 def elementwise(kernel, args, **options):
     """The function that computes an elementwise loss. A method: Cython passes the arguments of an object that is called as a tuple, 40 ns more."""
     return Elementwise(kernel, args, **options).loss
+
+
+cdef inline double ratio(double a, double b) noexcept:
+    return a / b if b != 0 else float("nan")
 
 
 cdef inline bint is_number(object given):
