@@ -321,9 +321,11 @@ cdef inline cnp.ndarray contiguous(cnp.ndarray a, int num):
 
 cdef cnp.ndarray fresh_like(cnp.ndarray a, tuple shape, cnp.dtype dtype):
     """An array of a shape, laid out as `a` if that is its shape."""
-    if cnp.PyArray_IS_C_CONTIGUOUS(a) or shape_of(a) != shape:
+    if not has_shape(a, shape):
         return np.empty(shape, dtype)
-    return np.empty_like(a, dtype=dtype, subok=False)
+    if not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return np.empty_like(a, dtype=dtype, subok=False)
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), dtype.type_num, 0)
 
 
 cdef inline cnp.dtype result_dtype(bint wide):

@@ -413,10 +413,14 @@ static void NAME(elem_run)(int loss, int kind, const T *const *in, const T *p, p
         loop[kind](last[0], last[1], last[2], p, padded, k, to, acc, bad);
         return;
     }
-    T pad[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
+    T room[LF_INPUTS][T_LANES], spill[LF_OUTS][T_LANES], *const to[LF_OUTS] = {spill[0], spill[1], spill[2], spill[3], spill[4]};
+    const T *pad[LF_INPUTS];
     double unused[T_ACC] = {0};
-    for (int q = 0; q < LF_INPUTS; q++)
-        NAME(elem_pad)(in[q] + whole, m, pad[q]);
+    for (int q = 0; q < LF_INPUTS; q++) {
+        pad[q] = q && in[q] == in[0] ? room[0] : room[q];
+        if (pad[q] == room[q])
+            NAME(elem_pad)(in[q] + whole, m, room[q]);
+    }
     if (kind != LF_SUM)
         loop[kind](pad[0], pad[1], pad[2], p, kind == LF_GRAD ? T_LANES : padded, k, to, unused, bad);
     for (int q = 0; q < LF_OUTS; q++)
@@ -818,7 +822,8 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const int factors = j->weight.data || j->where.data || j->upstream.data;
     const int kind = NAME(elem_kind)(j, factors), full = kind == LF_FULL;
     const int dtype = kind == LF_SUM ? NAME(elem_halves)(j) : T_CODE;
-    const NAME(Pieces) pieces = factors ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
+    const NAME(Pieces) pieces =
+        factors || end - start <= LF_SUM_RUN ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
     T p[2 * LF_PARAMS];
     NAME(elem_params)(j, p);
     if (kind == LF_MAP && !factors && NAME(elem_rowwise)(j)) {

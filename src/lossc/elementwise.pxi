@@ -275,7 +275,7 @@ cdef class Elementwise:
 
     cdef tuple bind_plain(self, Request request, LfElemJob *job, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az):
         """Gradient arrays where every array is contiguous, of one shape and apart from the others; None leaves the call to `general`."""
-        cdef list grads = []
+        cdef tuple grads = ()
         cdef cnp.ndarray a, g
         cdef int slot, i
         if request.hessian or request.upstream is not None:
@@ -299,8 +299,8 @@ cdef class Elementwise:
                     return None
             flat_array(&job.grad[slot], g)
             job.stream = job.stream or cnp.PyArray_NBYTES(g) > STREAM_BYTES
-            grads.append(g)
-        return tuple(grads)
+            grads = (g,) if len(request.names) == 1 else grads + (g,)
+        return grads
 
     cdef double parameter(self, int i, object given) except? -1e300:
         """A number given for the formula, checked."""
@@ -463,21 +463,27 @@ cdef class Elementwise:
             job.ndim = merge_dims(job.shape, job.ndim, arrays, n)
 
     cdef tuple result_shape(self, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, cnp.ndarray aw, cnp.ndarray am):
-        cdef list parts = [(n, a) for n, a in zip(self.args, (ax, ay, az))]
+        cdef tuple shape = shape_of(ax)
+        if (ay is not None and not has_shape(ay, shape)) or (az is not None and not has_shape(az, shape)):
+            shape = self.broadcast(ax, ay, az)
+        if aw is not None:
+            check_broadcast(aw, shape, "weight")
+        if am is not None:
+            check_broadcast(am, shape, "where")
+        return shape
+
+    cdef tuple broadcast(self, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az):
+        """The shape that inputs of different shapes broadcast to, where that is allowed."""
         cdef tuple shape
-        if ay is not None and self.args[1] == "target" and (<object>ax).shape != (<object>ay).shape:
+        if ay is not None and self.args[1] == "target" and shape_of(ax) != shape_of(ay):
             if self.same_shape:
                 raise ValueError(f"target: expected the shape of {self.args[0]}, {shape_of(ax)}, got {shape_of(ay)}")
             if self.warn_broadcast:
                 warnings.warn(f"target: shape {shape_of(ay)} differs from that of {self.args[0]}, {shape_of(ax)}; they are broadcast, "
                               "which is often a mistake", UserWarning, stacklevel=2)
-        shape = broadcast_shape(parts)
+        shape = broadcast_shape([(n, a) for n, a in zip(self.args, (ax, ay, az))])
         if self.same_shape and shape != shape_of(ax):
             raise ValueError(f"{self.args[2]}: expected a shape that broadcasts to {shape_of(ax)}, got {shape_of(az)}")
-        if aw is not None:
-            check_broadcast(aw, shape, "weight")
-        if am is not None:
-            check_broadcast(am, shape, "where")
         return shape
 
     cdef tuple bind_gradients(self, Request request, LfElemJob *base, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az,
@@ -630,7 +636,9 @@ cdef tuple broadcast_shape(list parts):
 
 cdef int check_broadcast(cnp.ndarray a, tuple shape, str name) except -1:
     cdef int d, lead = len(shape) - cnp.PyArray_NDIM(a)
+    cdef Py_ssize_t n
     for d in range(cnp.PyArray_NDIM(a)):
-        if lead < 0 or cnp.PyArray_DIM(a, d) not in (1, shape[lead + d]):
+        n = cnp.PyArray_DIM(a, d)
+        if lead < 0 or (n != 1 and n != <Py_ssize_t>shape[lead + d]):
             raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {shape_of(a)}")
     return 0
