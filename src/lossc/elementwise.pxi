@@ -263,12 +263,14 @@ cdef class Elementwise:
 
     cdef int look(self, const LfElemJob *base, Totals *totals, bint want_sum, bint want_mass,
                   tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:
-        """The same, for what it comes to."""
+        """The same, for what it comes to. In the order of memory unless there is a sum, and in that of the shape once something is amiss."""
         cdef LfElemJob job = base[0]
         job.sum = <double *>1 if want_sum else NULL
         write_nothing(&job)
-        self.merged(&job, False)
+        self.merged(&job, not want_sum)
         run(&job, totals, want_mass)
+        if totals.bad >= 0 and not want_sum:
+            return self.look(base, totals, True, False, shape, ax, ay, az, lifted)
         if totals.bad >= 0:
             self.raise_bad(totals.bad, shape, ax, ay, az, lifted)
         return 0
