@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import lossfast as lf
@@ -126,6 +127,27 @@ def test_errors_in_threads_stay_in_their_threads():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+@pytest.mark.parametrize("name", lf.modules.__all__)
+def test_making_a_loss_in_many_threads_leaves_warnings_alone(name, monkeypatch):
+    """Filters of warnings are the process's: two threads that set them aside at once leave one's behind, here 'ignore' for good."""
+    before, every = list(warnings.filters), sys.getswitchinterval()
+    monkeypatch.setattr(warnings, "filters", list(before))
+
+    def work(_k):
+        for _ in range(100):
+            getattr(lf, name)()
+            if warnings.filters != before:
+                return False
+        return True
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(every)
 
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="free-threaded: there is none")

@@ -1,7 +1,6 @@
 """Losses as classes of torch.nn's names, with torch's constructor arguments: a function of lossfast.functional and its options."""
 
 import inspect
-import warnings
 
 import numpy as np
 
@@ -44,12 +43,10 @@ class Loss:
         if size_average is not None or reduce is not None:
             options["reduction"] = legacy_reduction(size_average, reduce)
         self.__dict__.update(options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.check()
+        self.check()
 
     def check(self):
-        """Try the options."""
+        """Try the options. Nothing here may set warnings aside: their filters are the process's, which other threads would put back wrongly."""
         self(*self.probe())
 
     def probe(self):
@@ -434,6 +431,11 @@ class KLDivLoss(Loss):
 
     function = staticmethod(F.kl_div)
     options = {"size_average": None, "reduce": None, "reduction": "mean", "log_target": False}
+
+    def check(self):
+        """The mean warns where it is taken."""
+        chosen = {"reduction": "batchmean"} if isinstance(self.reduction, str) and self.reduction == "mean" else {}
+        type(self).function(*self.probe(), **self.__dict__ | chosen)
 
 
 class JSDivLoss(Loss):
