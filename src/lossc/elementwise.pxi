@@ -217,6 +217,8 @@ cdef class Elementwise:
             if cnp.PyArray_NDIM(ax) == 0:
                 raise ValueError(f"{self.args[0]}: expected at least one dimension, (C) or (N, C), got a 0-dimensional array")
             divisor = cnp.PyArray_DIM(ax, cnp.PyArray_NDIM(ax) - 1) if mode != 1 else 1
+            if divisor == 0 and 0 in leading(shape_of(ax)):
+                divisor = 1     # of no rows, whose sum is 0
         write_nothing(&job)
         plain = (weight is None and where is None and out is None and cnp.PyArray_IS_C_CONTIGUOUS(ax)
                  and not (self.row_mean and mode == 0)
