@@ -1,5 +1,7 @@
 """Instruction sets: all agree within the stated error, LOSSFAST_ISA forces one, and show_config tells."""
 
+import platform
+
 import lossfast as lf
 import numpy as np
 import pytest
@@ -59,6 +61,35 @@ print([str(w.message) for w in seen]); n = _core.set_isa('base'); print('in use:
     printed = python(program, LOSSFAST_ISA="avx1024")
     assert "LOSSFAST_ISA" in printed and "avx1024" in printed and "base" in printed
     assert f"in use: {_core.isas()[-1]}" in printed or "in use: base" in printed
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc", reason="the register's place is x86-64 glibc's")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_caller_that_flushes_subnormals_leaves_nothing_behind(python, dtype):
+    """Not in the tables of logarithms of halves that the first large call makes, nor in the threads it starts, which follow their caller later too."""
+    program = """
+import ctypes, sys, lossfast as lf, ml_dtypes, numpy as np
+def flush(yes):
+    libm, state = ctypes.CDLL("libm.so.6"), (ctypes.c_uint32 * 8)()
+    libm.fegetenv(state)
+    state[7] = state[7] | 0x8040 if yes else state[7] & ~0x8040
+    libm.fesetenv(state)
+tiny, ones = (np.full(1 << 19, v).astype(sys.argv[1]) for v in (1e-7 if sys.argv[1] == "float16" else 1e-39, 1))
+flush(True)
+assert np.float32(1e-39) * np.float32(1) == 0
+lf.set_num_threads(2)
+lf.binary_cross_entropy(tiny, ones)
+flush(False)
+value, few = lf.binary_cross_entropy(tiny, ones), lf.binary_cross_entropy(tiny[:100], ones[:100])
+assert value == few, (value, few)
+tiny, ones = np.full(1 << 19, 1e-39, np.float32), np.float32(1)
+for yes in (True, False):
+    flush(yes)
+    with lf.num_threads(1): alone = lf.binary_cross_entropy(tiny, np.broadcast_to(ones, tiny.shape))
+    assert alone == lf.binary_cross_entropy(tiny, np.broadcast_to(ones, tiny.shape)), alone
+"""
+    for name in _core.isas():
+        python(program, dtype, LOSSFAST_ISA=name)
 
 
 def test_show_config(capsys):

@@ -1,4 +1,5 @@
-/* What this machine can run, the names of the losses, and OpenMP's behaviour at fork. The only file that knows CPUs and operating systems. */
+/* What this machine can run, the names of the losses, OpenMP's behaviour at fork and what its threads inherit. The only file that knows CPUs
+ * and operating systems. */
 #include "lossc.h"
 
 #if defined _OPENMP && !defined _WIN32
@@ -138,7 +139,7 @@ int lf_fork_serial(void) { return serial; }
 #if defined _OPENMP && !defined _WIN32
 extern int omp_pause_resource_all(omp_pause_resource_t) __attribute__((weak));
 
-static void before_fork(void)
+static void release_threads(void)
 {
     if (omp_pause_resource_all)
         omp_pause_resource_all(omp_pause_soft);
@@ -150,7 +151,30 @@ static void after_fork_in_child(void)
         serial = 1;
 }
 
-void lf_fork_init(void) { pthread_atfork(before_fork, NULL, after_fork_in_child); }
+void lf_fork_init(void) { pthread_atfork(release_threads, NULL, after_fork_in_child); }
+
+/* The modes of floating-point arithmetic: how it rounds, and whether subnormal numbers are flushed. */
+static inline unsigned long modes(void)
+{
+    unsigned long all = 0;
+#if defined __x86_64__
+    all = __builtin_ia32_stmxcsr() & ~0x3fu; /* but the exceptions so far */
+#elif defined __aarch64__
+    __asm__ volatile("mrs %0, fpcr" : "=r"(all));
+#endif
+    return all;
+}
+
+/* Threads keep the modes that the one which made them had then. Where the caller's are others now, its threads are made anew, with its own. */
+void lf_share_modes(void)
+{
+    static _Thread_local unsigned long made = ~0ul;
+    const unsigned long now = modes();
+    if (made != now)
+        release_threads();
+    made = now;
+}
 #else
 void lf_fork_init(void) {}
+void lf_share_modes(void) {}
 #endif

@@ -192,5 +192,6 @@ LfBf16Panel *lf_bf16(const LfKernels *); /* beside these kernels; NULL where the
 
 void lf_fork_init(void); /* see dispatch.c */
 int lf_fork_serial(void);
+void lf_share_modes(void);
 
 #endif

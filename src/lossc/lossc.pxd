@@ -210,3 +210,4 @@ cdef extern from "lossc.h" nogil:
     LfBf16Panel *lf_bf16(const LfKernels *)
     void lf_fork_init()
     int lf_fork_serial()
+    void lf_share_modes()

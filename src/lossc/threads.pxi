@@ -25,9 +25,10 @@ cdef int thread_setting = 0
 
 
 cdef inline int threads_for(Py_ssize_t blocks, Py_ssize_t least) noexcept nogil:
-    """How many threads for so many blocks: one below `least`, where starting them costs more than they save."""
-    if blocks < least or lf_fork_serial():
+    """How many threads for so many blocks: one below `least`, where starting them costs more than they save. They will compute as the caller does."""
+    if blocks < least or thread_setting == 1 or lf_fork_serial():
         return 1
+    lf_share_modes()
     return thread_setting if thread_setting < blocks else <int>blocks
 
 
