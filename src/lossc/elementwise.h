@@ -213,21 +213,37 @@ static inline void NAME(elem_look_up)(const lf_u16_u *x, NAME(Pairs) pairs, T *u
 }
 #endif
 
-/* Products less 1, by 1 + u each. */
-static inline void NAME(elem_multiply)(double *product, const T *u)
-{
-#pragma omp simd
-    for (int l = 0; l < T_SUMS; l++) {
-        const double by = u[l];
-        product[l] = product[l] * by + (product[l] + by);
-    }
-}
-
-static inline void NAME(elem_add)(double *sum, const T *term)
+/* Terms to sums, and factors, less 1 as the products. */
+static inline void NAME(elem_add)(I quick, const T *term, const T *factor, double *sum, double *product)
 {
 #pragma omp simd
     for (int l = 0; l < T_SUMS; l++)
         sum[l] += term[l];
+    if (quick & LF_PRODUCT)
+#pragma omp simd
+        for (int l = 0; l < T_SUMS; l++) {
+            const double by = factor[l];
+            product[l] = product[l] * by + (product[l] + by);
+        }
+}
+
+/* A group's terms v and t to sums and products; of the first of two groups to `term` and `factor`, to wait for the second. */
+static inline void NAME(elem_collect)(I quick, int first, int second, const T *v, const T *t, T *term, T *factor, double *sum, double *product)
+{
+    T s[T_SUMS], u[T_SUMS];
+#pragma omp simd
+    for (int l = 0; l < T_SUMS; l++)
+        s[l] = T_TERMS(v, l), u[l] = quick & LF_PRODUCT ? T_FACTOR(t, l) : 0;
+    if (first) {
+        memcpy(term, s, sizeof s);
+        memcpy(factor, u, sizeof u);
+        return;
+    }
+    if (second)
+#pragma omp simd
+        for (int l = 0; l < T_SUMS; l++)
+            s[l] += term[l], u[l] = factor[l] * u[l] + (factor[l] + u[l]);
+    NAME(elem_add)(quick, s, u, sum, product);
 }
 
 /* The one loop, over whole groups, or halves of them where nothing is summed. `inputs`, `want` and `dtype` are constants wherever this is inlined,
@@ -238,7 +254,7 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
     T p[2 * LF_PARAMS];
     memcpy(p, param, sizeof p);
     double sum[T_SUMS], product[T_SUMS] = {0};
-    T term[T_SUMS] = {0}, factor[T_SUMS] = {0}; /* of a group, or a pair of them */
+    T term[T_SUMS] = {0}, factor[T_SUMS] = {0};
     I flag[T_LANES] = {0};
     const I lanes = want & LF_WANT_SUM ? T_LANES : T_LANES / 2;
     const I ways = NAME(elem_quick)(f(0, 0, 0, p, 0, 0, 0).quick), quick = want & LF_WANT_SUM ? ways : 0; /* constants */
@@ -282,26 +298,11 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
                 out[0][i + l] = (T)r.bad;
             flag[l] |= want & LF_WANT_BAD ? -r.bad : r.doubt;
         }
-        if (!(want & LF_WANT_SUM))
-            continue;
-        const int second = paired && i & lanes;
-#pragma omp simd
-        for (int l = 0; l < T_SUMS; l++) {
-            const T s = T_TERMS(v, l), u = quick & LF_PRODUCT ? T_FACTOR(t, l) : 0;
-            term[l] = second ? term[l] + s : s;
-            factor[l] = second ? factor[l] * u + (factor[l] + u) : u;
-        }
-        if (second || !paired) {
-            NAME(elem_add)(sum, term);
-            if (quick & LF_PRODUCT)
-                NAME(elem_multiply)(product, factor);
-        }
+        if (want & LF_WANT_SUM)
+            NAME(elem_collect)(quick, paired && !(i & lanes), paired && i & lanes, v, t, term, factor, sum, product);
     }
-    if (paired && n & lanes) {
-        NAME(elem_add)(sum, term);
-        if (quick & LF_PRODUCT)
-            NAME(elem_multiply)(product, factor);
-    }
+    if (paired && n & lanes)
+        NAME(elem_add)(quick, term, factor, sum, product);
     I any = 0;
     for (int l = 0; l < T_LANES; l++)
         any |= flag[l];
