@@ -119,7 +119,7 @@ def test_layout_of_other_dtypes(isa, case, layout, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 65, 70), (1, 130, 9, 11), (2, 1100, 37), (2, 2100, 130), (1, 5000, 18), (1, 33000, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 65, 70), (1, 130, 9, 11), (2, 1100, 37), (2, 2100, 130), (1, 5000, 18), (1, 9000, 41), (1, 33000, 5)], ids=str)
 def test_planes_of_many_classes(isa, shape, dtype, rng):
     """Rows that are packed before they are worked on, or worked on side by side: planes, inputs with gaps and outputs of another layout, as contiguous rows."""
     make = lambda: rng.normal(0, 3, shape).astype(DTYPES[dtype])  # noqa: E731

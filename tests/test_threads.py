@@ -29,7 +29,10 @@ def test_same_bits_for_any_number_of_threads(case, option):
         assert len(seen) == 1, reduction
 
 
-WIDE = {"class": [(130, 1000), (9, 40000), (3, 21, 61, 50), (2, 200, 999)], "axis": [(130, 1000), (9, 40000), (40000, 2), (3, 200, 999)]}
+WIDE = {
+    "class": [(130, 1000), (9, 40000), (3, 21, 61, 50), (2, 200, 999), (1, 5000, 50)],
+    "axis": [(130, 1000), (9, 40000), (40000, 2), (3, 200, 999)],
+}
 
 
 @pytest.mark.parametrize("case", [p for p in EVERY_CASE if p.values[0].kind in WIDE])

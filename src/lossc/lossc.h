@@ -87,6 +87,7 @@ typedef struct {
     int cdim; /* class axis; more than one dimension for logsumexp over a tuple */
     ptrdiff_t cshape[LF_MAXDIM], c;
     ptrdiff_t rows;            /* positions in a block */
+    ptrdiff_t span;            /* row_block takes so many blocks at once, with the same sums */
     LfArray x, t, out, gx, gt; /* strides of positions; t: labels or class probabilities */
     ptrdiff_t xc[LF_MAXDIM], tc[LF_MAXDIM], oc[LF_MAXDIM], gxc[LF_MAXDIM], gtc[LF_MAXDIM]; /* strides of classes */
     LfArray where, upstream; /* by position; softmax and log_softmax: upstream by element, in t */

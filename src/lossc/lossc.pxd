@@ -60,7 +60,7 @@ cdef extern from "lossc.h" nogil:
         int stream
         double *sum
         double *mass
-        Py_ssize_t share
+        Py_ssize_t share, span
         double *gw
         double *gw_mass
         Py_ssize_t *bad

@@ -74,9 +74,17 @@ static __attribute__((noinline)) void lf_collect(void *restrict dst, const char 
 }
 #undef COLLECT
 
-#define LF_BOUNCE 512  /* elements on the stack between a conversion and a streaming store */
-#define LF_CLASSES 256 /* of a tile between whose rows the cache must hold them */
-#define LF_SUBTILE 64  /* rows and classes of the part of a tile that is transposed on the stack */
+/* The lines of a run, before it is read or written. */
+static inline void lf_fetch(const char *p, ptrdiff_t bytes, int write)
+{
+    for (ptrdiff_t i = -(ptrdiff_t)((uintptr_t)p & 63); i < bytes; i += 64)
+        write ? __builtin_prefetch(p + i, 1) : __builtin_prefetch(p + i);
+}
+
+#define LF_CLASSES_AHEAD 24 /* of a tile that is moved class by class: a page or more apart, which no processor fetches by itself */
+#define LF_CLASSES 256      /* of a tile between whose rows the cache must hold them */
+#define LF_BOUNCE 512       /* elements on the stack between a conversion and a streaming store */
+#define LF_SUBTILE 64       /* rows and classes of the part of a tile that is transposed on the stack */
 
 #define LF_T_DOUBLE
 #include "real.h"

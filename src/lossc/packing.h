@@ -324,8 +324,11 @@ void NAME(lf_load_tile)(T *restrict tile, ptrdiff_t W, const char *src, int dtyp
 {
     const ptrdiff_t item = lf_itemsize(dtype);
     if (CLASSWISE) {
-        for (ptrdiff_t c = 0; c < C; c++)
+        for (ptrdiff_t c = 0; c < C; c++) {
+            if (c + LF_CLASSES_AHEAD < C)
+                lf_fetch(src + (c + LF_CLASSES_AHEAD) * cstride, n * item, 0);
             NAME(lf_load)(tile + c * W, src + c * cstride, dtype, step, n);
+        }
     } else if (cstride == item && dtype == T_CODE) {
         NAME(lf_rows_to_tile)(tile, W, src, step, n, C);
 #ifdef LF_T_FLOAT
@@ -354,6 +357,8 @@ void NAME(lf_store_tile)(char *dst, int dtype, ptrdiff_t step, ptrdiff_t cstride
     if (CLASSWISE) {
         for (ptrdiff_t c = 0; c < C; c++) {
             char *p = dst + c * cstride;
+            if (!stream && c + LF_CLASSES_AHEAD < C)
+                lf_fetch(p + LF_CLASSES_AHEAD * cstride, n * item, 1);
             if (stream && c + 2 < C) { /* lines of which only a part is streamed are read first */
                 __builtin_prefetch(p + 2 * cstride, 1);
                 __builtin_prefetch(p + 2 * cstride + (n - 1) * step, 1);

@@ -1,22 +1,29 @@
 /* Rows of more than LF_SMALL_C classes whose positions lie nearer to one another than their classes, worked on side by side with the bits of rows that
- * do not: a run of classes at a time, of which x, the exponentials and the masses or upstream gradient lie in tiles. Part of rows.h. */
+ * do not: a run of classes at a time, of which x, the exponentials and the masses or upstream gradient lie in tiles. As many positions are taken as
+ * fill two lines of a cache (span_of in rows.pxi), and each class is fetched shortly before it is moved (packing.h): with one line for each of 1000
+ * classes, or all of them fetched at once, softmax of halves takes 1.5 times as long. Part of rows.h. */
 
 typedef struct {
-    T *x, *e, *u; /* or NULL */
+    T *x, *e, *u; /* e, u or NULL; e is x where nothing needs the logits once it is known */
     ptrdiff_t ld, run, width;
 } NAME(Planes);
 
 static NAME(Planes) NAME(planes_of)(const LfRowJob *j, T *room)
 {
     const int soft = j->op == LF_SOFTMAX, u = lf_spreads(j) || (soft && j->gx.data);
-    const int e = soft || j->gx.data, other = j->gw || j->gt.data || j->op == LF_NLL; /* what planes_work does not do */
-    const ptrdiff_t run = j->c < LF_RUN ? j->c : LF_RUN, most = T_ROOM / (1 + e + u) / (run ? run : 1);
-    /* rows of a wide tile are not a power of two apart: those meet in one set of the cache */
-    const ptrdiff_t fit = most < 2 * LF_GROUP ? LF_GROUP : most < LF_W + LF_GROUP ? 2 * LF_GROUP : LF_W, ld = fit < LF_W ? fit : fit + LF_GROUP;
-    const int fits = !other && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && j->rows >= LF_GROUP &&
+    const int e = soft || j->gx.data, apart = u && e && !soft, other = j->gw || j->gt.data || j->op == LF_NLL; /* what planes_work does not do */
+    const ptrdiff_t run = j->c < LF_RUN ? j->c : LF_RUN, most = T_ROOM / (1 + apart + u) / (run ? run : 1);
+    const ptrdiff_t rows = j->rows * j->span;
+    ptrdiff_t fit = LF_W;
+    if (most < LF_W + LF_GROUP || rows <= 2 * LF_GROUP)
+        fit = 2 * LF_GROUP;
+    if (most < 2 * LF_GROUP || rows <= LF_GROUP)
+        fit = LF_GROUP;
+    const ptrdiff_t ld = fit < LF_W ? fit : fit + LF_GROUP; /* rows of a wide tile are not a power of two apart: those meet in one set of the cache */
+    const int fits = !other && j->c > LF_SMALL_C && j->c <= LF_PIECE && most >= LF_GROUP && j->n >= LF_GROUP && rows >= LF_GROUP &&
                      lf_lies_across(j, &j->x, j->xc);
-    T *next = e ? room + run * ld : room;
-    return (NAME(Planes)){room, e ? next : NULL, u ? next + run * ld : NULL, ld, run, fits ? fit : 0};
+    T *last = apart ? room + run * ld : room;
+    return (NAME(Planes)){room, e ? last : NULL, u ? last + run * ld : NULL, ld, run, fits ? fit : 0};
 }
 
 /* Tiles of the classes from c on, for the first pass, or again for the second. */
@@ -55,6 +62,8 @@ static void NAME(planes_group)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, 
             NAME(planes_raise)(r, l, m[l - at], c ? count[l] : 0, c), count[l] = 0;
     NAME(group_ref)(r, at);
     NAME(tile_shift)(x, p.ld, n, r->m + at);
+    for (ptrdiff_t l = at; j->op == LF_CE_INDEX && j->c <= LF_RUN && l < at + LF_GROUP; l++)
+        r->xt[l] = r->label[l] < 0 ? 0 : p.x[r->label[l] * p.ld + l];
     NAME(group_sums)(x, p.ld, n, NAME(group_refs)(r, at), p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN, sum, ties);
     if (j->c > LF_RUN)
 #pragma omp simd
@@ -87,9 +96,8 @@ static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, NAME(Planes) p
     double count[LF_W];
     memset(r->mass, 0, sizeof r->mass), memset(r->dot, 0, sizeof r->dot);
     for (ptrdiff_t c = 0; c < j->c; c += p.run) {
-        const ptrdiff_t n = j->c - c < p.run ? j->c - c : p.run, next = j->c - c - n < p.run ? j->c : c + n + p.run;
+        const ptrdiff_t n = j->c - c < p.run ? j->c - c : p.run;
         NAME(planes_in)(j, r, p, c, n, 0);
-        lf_fetch_across(j, &j->x, j->xc, r->first, r->n, c + n, next);
         for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
             NAME(planes_group)(j, r, at, p, c, n, count);
     }
@@ -97,11 +105,9 @@ static void NAME(planes_stats)(const LfRowJob *j, NAME(Rows) * r, NAME(Planes) p
         r->s[l] += count[l] - 1;
     if (j->op != LF_CE_INDEX)
         return;
-    memset(r->xt, 0, sizeof r->xt);
-    for (ptrdiff_t l = 0; l < r->n; l++) {
+    for (ptrdiff_t l = 0; j->c > LF_RUN && l < LF_W; l++) {
         T buf[1];
-        if (r->label[l] >= 0)
-            r->xt[l] = j->c > LF_RUN ? *NAME(row_logits)(j, r, l, r->label[l], 1, r->m[l], buf) : p.x[r->label[l] * p.ld + l];
+        r->xt[l] = r->label[l] < 0 ? 0 : *NAME(row_logits)(j, r, l, r->label[l], 1, r->m[l], buf);
     }
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
         NAME(group_exp)(r->et + at, r->xt + at, r->magic + at, r->floor + at);

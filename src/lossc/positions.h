@@ -56,8 +56,8 @@ static inline void lf_prefetch(const char *p, ptrdiff_t bytes)
         __builtin_prefetch(p + i, 0, 2);
 }
 
-/* A block in hand: positions start .. end, where its sums by class go, the first position with a label out of range, or -1; losses and the mean's
- * denominator, each in the lane of its place in the block. */
+/* Blocks in hand: positions start .. end, where their sums by class go, and the first position with a label out of range, or -1. Of the block that is
+ * being added up, losses and the mean's denominator, each in the lane of its place in the block. */
 typedef struct {
     ptrdiff_t start, end, bad;
     double *gw, *gw_mass;
@@ -66,8 +66,18 @@ typedef struct {
 
 static LfRowBlock lf_row_block(const LfRowJob *j, ptrdiff_t b)
 {
-    const ptrdiff_t start = b * j->rows, end = j->n - start < j->rows ? j->n : start + j->rows, sums = j->gw ? b / j->share * j->c : 0;
+    const ptrdiff_t rows = j->rows * j->span, start = b * rows, end = j->n - start < rows ? j->n : start + rows,
+                    sums = j->gw ? b / j->share * j->c : 0;
     return (LfRowBlock){.start = start, .end = end, .bad = -1, .gw = j->gw ? j->gw + sums : NULL, .gw_mass = j->gw ? j->gw_mass + sums : NULL};
+}
+
+/* Leaves the sums of the block that ends before position `end`. */
+static void lf_block_end(const LfRowJob *j, LfRowBlock *k, ptrdiff_t end)
+{
+    const ptrdiff_t b = (end - 1) / j->rows;
+    j->sum[b] = lf_lane_sum(k->sum), j->mass[b] = lf_lane_sum(k->mass);
+    j->bad[b] = k->bad;
+    memset(k->sum, 0, sizeof k->sum), memset(k->mass, 0, sizeof k->mass);
 }
 
 /* Do the positions of an array lie nearer to one another than its classes? */

@@ -86,7 +86,7 @@ static void NAME(nll_block)(const LfRowJob *j, LfRowBlock *k)
         NAME(Rows) r;
         NAME(rows_open)(j, &r, i, k->end - i < LF_W ? k->end - i : LF_W, k);
         NAME(nll_work)(j, &r, k);
-        NAME(rows_add)(&r, k);
+        NAME(rows_add)(j, &r, k);
     }
 }
 
@@ -100,8 +100,8 @@ static void NAME(long_block)(const LfRowJob *j, LfRowBlock *k, ptrdiff_t from)
     const ptrdiff_t planes = NAME(planes_of)(j, room).width, fit = planes ? planes : (apart.arrays ? apart.part : LF_GROUP_ELEMENTS) / j->c;
     const ptrdiff_t group = fit < 1 ? 1 : fit < LF_W ? fit : LF_W, *stride;
     const LfArray *last = lf_written(j, &stride);
-    const int fetch = (planes || apart.arrays) && j->c <= LF_RUN, fetch_x = fetch && lf_lies_across(j, &j->x, j->xc);
-    const int fetch_last = fetch && last && !j->stream && lf_lies_across(j, last, stride);
+    const int fetch = (planes || apart.arrays) && j->c <= LF_RUN, fetch_x = fetch && !planes && lf_lies_across(j, &j->x, j->xc);
+    const int fetch_last = fetch && !planes && last && !j->stream && lf_lies_across(j, last, stride);
     for (ptrdiff_t i = k->start, n; i < k->end; i += n) {
         NAME(Rows) r;
         n = k->end - i < group ? k->end - i : group;
@@ -118,10 +118,11 @@ static void NAME(long_block)(const LfRowJob *j, LfRowBlock *k, ptrdiff_t from)
             NAME(rows_work_apart)(j, &r, apart, room, k);
         else
             NAME(rows_work)(j, &r, room, k);
-        NAME(rows_add)(&r, k);
+        NAME(rows_add)(j, &r, k);
     }
 }
 
+/* `block` counts spans of blocks, or pieces of the rows of a block. */
 static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
 {
     const ptrdiff_t pieces = j->cut ? (j->c + LF_PIECE - 1) / LF_PIECE : 1, b = block / pieces, from = block % pieces * LF_PIECE;
@@ -136,10 +137,6 @@ static void NAME(row_block)(const LfRowJob *j, ptrdiff_t block)
         NAME(tiles_block)(j, &k);
     if (j->stream)
         lf_store_fence();
-    if (from)
-        return;
-    j->sum[b] = lf_lane_sum(k.sum), j->mass[b] = lf_lane_sum(k.mass);
-    j->bad[b] = k.bad;
 }
 
 /* One piece of a row, for another thread's row_block. */
@@ -164,7 +161,6 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
             for (int k = 0; k < LF_LANES; k++)
                 block.mass[k] += r.wt[l + k];
     }
-    j->mass[b] = lf_lane_sum(block.mass);
-    j->bad[b] = block.bad;
+    lf_block_end(j, &block, block.end);
 }
 #undef T_ROOM

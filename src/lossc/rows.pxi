@@ -33,9 +33,23 @@ cdef int run_pieces(LfRowJob *job, int threads) except -1:
     return 0
 
 
+cdef Py_ssize_t span_of(const LfRowJob *job, Py_ssize_t blocks, Py_ssize_t threads) noexcept:
+    """How many blocks are worked on at once: of larger rows that are columns as many as fill two lines of a cache, but as many for each thread."""
+    cdef Py_ssize_t step, rows, spans
+    if job.ndim == 0 or job.c <= LF_SMALL_C or job.c > LF_PIECE or job.op == LF_NLL or job.gw != NULL:
+        return 1
+    step = abs(job.x.stride[job.ndim - 1])
+    rows = min(max(16, 128 // max(step, 1)), LF_W)
+    if step > abs(job.xc[0]) or job.rows >= rows:
+        return 1
+    spans = (blocks * job.rows + rows - 1) // rows
+    spans = (spans + threads - 1) // threads * threads
+    return (blocks + spans - 1) // spans
+
+
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
     """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position. On one of `share` threads."""
-    cdef Py_ssize_t rows = job.rows, blocks, pieces = (job.c + LF_PIECE - 1) // LF_PIECE
+    cdef Py_ssize_t rows = job.rows, blocks, spans, pieces = (job.c + LF_PIECE - 1) // LF_PIECE
     cdef int threads
     cdef double here[96]
     cdef void *memory = <void *>here
@@ -51,14 +65,18 @@ cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) 
             free(job.piece)
             raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
     job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
+    if not job.cut:
+        threads = threads_for(blocks, 2) // share
+    job.span = 1 if labels_only else span_of(job, blocks, max(threads, 1))
+    spans = (blocks + job.span - 1) // job.span
     with nogil:
-        run_row_blocks(job, labels_only, blocks * pieces if job.cut else blocks, threads if job.cut else threads_for(blocks, 2) // share)
+        run_row_blocks(job, labels_only, spans * pieces if job.cut else spans, threads)
     free(job.piece)
     job.piece, job.cut = NULL, 0
     add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
-    job.rows = rows
+    job.rows, job.span = rows, 1
     return 0
 
 
@@ -67,15 +85,14 @@ cdef Py_ssize_t ROW_BLOCK = 32768        # elements in a block of rows
 
 
 cdef Py_ssize_t rows_per_block(const LfRowJob *job, bint ordered) noexcept:
-    """Whole tiles for small C, no more than a strip holds; whole groups of larger rows, of many that are columns two lines of a cache, but 32 blocks
-    or more. `ordered`: blocks are those of the order of a sum and depend on the shape alone; then 64 or more, since rows that lie as such gain
-    nothing by large blocks."""
+    """Whole tiles for small C, no more than a strip holds; whole groups of larger rows. `ordered`: blocks are those of the order of a sum and depend
+    on the shape alone; then two groups, for those that are columns, but 64 blocks or more, since rows that lie as such gain nothing by large
+    blocks."""
     cdef Py_ssize_t rows = ROW_BLOCK // (job.c if job.c else 1)
-    cdef bint columns = job.ndim > 0 and abs(job.x.stride[job.ndim - 1]) <= abs(job.xc[0])
     if job.c <= LF_SMALL_C:
         rows = rows // LF_W * LF_W
-    elif job.c <= LF_PIECE and (ordered or columns):
-        rows = max(rows // 16 * 16 if rows > 16 else rows, min(job.n // (1024 if ordered else 512), 2) * 16)
+    elif job.c <= LF_PIECE:
+        rows = max(rows // 16 * 16 if rows > 16 else rows, min(job.n // 1024, 2) * 16 if ordered else 0)
     return rows if rows > 0 else 1
 
 
@@ -138,7 +155,7 @@ cdef inline void row_array(LfArray *v, cnp.ndarray a, int code, int axis, Py_ssi
 cdef int open_rows(LfRowJob *job, int op, cnp.ndarray ax, int code, int axis, cnp.ndarray at=None) except -1:
     """A job of `ax` and of `at`, class probabilities or indices."""
     cdef int d, e = 0
-    job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw, job.share = op, 0, 0, 1, 0, NULL, NULL, 1
+    job.op, job.stream, job.smoothing, job.scale, job.gamma, job.weight, job.gw, job.share, job.span = op, 0, 0, 1, 0, NULL, NULL, 1, 1
     job.ignore_index = -100
     job.piece, job.cut = NULL, 0
     job.t.data = job.out.data = job.gx.data = job.gt.data = job.where.data = job.upstream.data = NULL

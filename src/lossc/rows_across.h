@@ -229,7 +229,7 @@ static void NAME(tiles_block)(const LfRowJob *j, LfRowBlock *k)
         }
         NAME(rows_open)(j, &r, i, n, k);
         NAME(tile_work)(j, &r, NULL, LF_W, NULL, k);
-        NAME(rows_add)(&r, k);
+        NAME(rows_add)(j, &r, k);
     }
 }
 
@@ -258,7 +258,7 @@ static void NAME(strips_block)(const LfRowJob *j, LfRowBlock *k)
             NAME(tile_work)(j, &r, x + at, ld, stays, k);
             if (next)
                 NAME(tile_in)(j, &j->x, j->xc, i + n, next, from, to, other + from * ld, ld);
-            NAME(rows_add)(&r, k);
+            NAME(rows_add)(j, &r, k);
         }
         if (stays)
             NAME(tile_out)(j, stays, stride, i, n, 0, j->c, x, ld);

@@ -114,18 +114,23 @@ static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
         NAME(lf_store)(j->out.data + w.off, j->out.dtype, j->out.stride[j->ndim - 1], v + w.at, w.n, 0);
 }
 
-/* Adds losses and masses, in an order that does not depend on how rows are grouped. */
-LF_CALLED NAME(rows_add)(const NAME(Rows) * r, LfRowBlock *b)
+/* Adds losses and masses, block by block, in an order that does not depend on how rows are grouped. */
+LF_CALLED NAME(rows_add)(const LfRowJob *j, const NAME(Rows) * r, LfRowBlock *b)
 {
-    const ptrdiff_t at = r->first - b->start;
-    if (at % LF_LANES == 0) {
-        for (int l = 0; l < LF_W; l += LF_LANES)
+    for (ptrdiff_t l = 0, n; l < r->n && !r->from; l += n) {
+        const ptrdiff_t first = r->first + l, at = first % j->rows, rest = j->rows - at;
+        n = r->n - l < rest ? r->n - l : rest;
+        if (l % LF_LANES == 0 && at % LF_LANES == 0 && (n % LF_LANES == 0 || l + n == r->n)) { /* the lanes of no row are 0 */
+            for (ptrdiff_t i = l; i < l + n; i += LF_LANES)
 #pragma omp simd
-            for (int k = 0; k < LF_LANES; k++)
-                b->sum[k] += r->loss[l + k], b->mass[k] += r->wt[l + k];
-    } else
-        for (ptrdiff_t l = 0; l < r->n; l++)
-            b->sum[(at + l) % LF_LANES] += r->loss[l], b->mass[(at + l) % LF_LANES] += r->wt[l];
+                for (int k = 0; k < LF_LANES; k++)
+                    b->sum[k] += r->loss[i + k], b->mass[k] += r->wt[i + k];
+        } else
+            for (ptrdiff_t i = 0; i < n; i++)
+                b->sum[(at + i) % LF_LANES] += r->loss[l + i], b->mass[(at + i) % LF_LANES] += r->wt[l + i];
+        if (n == rest || first + n == j->n)
+            lf_block_end(j, b, first + n);
+    }
 }
 
 /* ---- along: runs of a row ------------------------------------------------------------------------------------------------------------- */

@@ -344,7 +344,7 @@ static void group_sums_f32(const float *x, ptrdiff_t ld, ptrdiff_t classes, Refs
             for (int l = 0; l < LF_GROUP; l++)
                 s[l] = lf_mend(s[l], (Ref_f32){.magic = ref.magic[l]});
         } else
-            group_lanes(x, ld, classes, ref, e, words && w == 0, 0, s, t);
+            group_lanes(x, ld, classes, ref, ways >> (w + 1) ? NULL : e, words && w == 0, 0, s, t); /* e may be x */
         for (int l = 0; l < LF_GROUP; l++)
             if (way[l] == w)
                 sum[l] = w == 1 ? s[l] + rest[l] : s[l], ties[l] = w == 1 ? t[l] + rest_ties[l] : t[l];
