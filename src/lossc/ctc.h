@@ -144,16 +144,12 @@ static void ctc_emit(int form, double *q, ptrdiff_t count, const int32_t *used, 
         ctc_emit_as(CTC_PATH, q, count, used, M, 1, NULL, rest, ties, rough);
 }
 
-/* The same for an alignment: log-probabilities less M, the labels' largest. nan: whether one of those is NaN. */
-static void ctc_emit_path(double *q, ptrdiff_t count, const int32_t *used, double *M, double *nan)
+/* The same for an alignment: log-probabilities less the labels' largest. nan: whether one of those is NaN. */
+static void ctc_emit_path(double *q, ptrdiff_t count, const int32_t *used, const CtcExtent *e, double *nan)
 {
     for (int f = 0; f < F; f += LANES) {
-        V top = ctc_splat(-INFINITY), total = ctc_splat(0), any = total;
-        for (ptrdiff_t c = 0; c < count; c++)
-            if (!used || used[c]) {
-                const V x = *(const V *)(q + c * F + f);
-                top = ctc_max(x, top), total += x;
-            }
+        const V top = (V) * (const VU *)(e->top + f), total = (V) * (const VU *)(e->total + f);
+        V any = ctc_splat(0);
         for (ptrdiff_t c = 0; c < count && ctc_any(total != total); c++) { /* or infinities of both signs */
             const V x = *(const V *)(q + c * F + f);
             any += ctc_where((x != x) & (!used || used[c] ? -1 : 0), ctc_splat(1));
@@ -163,7 +159,7 @@ static void ctc_emit_path(double *q, ptrdiff_t count, const int32_t *used, doubl
             *x = ctc_max(*x - top, ctc_splat(-INFINITY)); /* this, where it is NaN */
         }
         *(V *)(q + count * F + f) = ctc_splat(-INFINITY);
-        *(VU *)(M + f) = top, *(VU *)(nan + f) = any;
+        *(VU *)(nan + f) = any;
     }
 }
 
@@ -265,12 +261,12 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
     const double *M = extent.top;
     ctc_offsets(off, j->x_t, t, frames);
     ctc_load_frames(j, j->x + n * j->x_n, off, frames, q);
+    ctc_extent(q, C, u->classes, j->from_logits, NULL, &extent);
+    if (!j->from_logits)
+        ctc_drop_unused(u, b, q, C, u->classes, &extent);
     if (j->path && !j->from_logits) {
-        ctc_emit_path(q, C, u->classes, extent.top, ties);
+        ctc_emit_path(q, C, u->classes, &extent, ties);
     } else {
-        ctc_extent(q, C, u->classes, j->from_logits, NULL, &extent);
-        if (!j->from_logits)
-            ctc_drop_unused(u, b, q, C, u->classes, &extent);
         ctc_emit(j->path ? CTC_PATH : ctc_form(&extent, M), q, C, u->classes, M, j->from_logits, NULL, rest, ties, rough);
         u->rough[b] = (uint8_t)ctc_has_rough(rough, frames);
     }
@@ -329,7 +325,7 @@ static void ctc_gather_row(const LfCtcJob *j, const LfCtcSample *u, const char *
 /* q[c F + l] = entry of column c of frame l, while the first frames of `next` are fetched. */
 static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource *next, double *restrict q)
 {
-    const int ahead = j->path ? F : CTC_EXTENT_FETCHES; /* of a path there is no extent */
+    const int ahead = j->path ? F : CTC_EXTENT_FETCHES; /* for a path the arithmetic takes too little */
     for (ptrdiff_t c = 0; c < from->count; c++) {
         const char *x = from->x + from->classes[c] * from->step;
         ctc_fetch(next, c, 0, ahead);
@@ -343,15 +339,14 @@ static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, co
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
     double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
     CtcExtent extent;
-    if (j->path)
-        ctc_emit_path(q, zero, NULL, extent.top, nan);
-    else
-        ctc_extent(q, zero, NULL, 0, next, &extent);
-    if (!j->path && !j->from_logits)
+    ctc_extent(q, zero, NULL, 0, j->path ? NULL : next, &extent);
+    if (!j->from_logits)
         ctc_drop_unused(u, b, q, zero, NULL, &extent);
     for (int l = 0; l < F; l++)
         u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
-    if (!j->path)
+    if (j->path)
+        ctc_emit_path(q, zero, NULL, &extent, nan);
+    else
         ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, next, rest, nan, rough);
     for (int l = 0; l < F; l++)
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];

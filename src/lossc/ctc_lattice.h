@@ -507,13 +507,13 @@ static void ctc_clip(CtcState *s, double floor)
 INLINE void ctc_load_other(const LfCtcSample *u, const CtcState *s, ptrdiff_t v, V *B, V *L, V *eB, V *eL)
 {
     const ptrdiff_t low = u->S - (v + 1) * LANES, first = (low + LANES) / LANES - 1;
-    double m[4][2 * LANES];
+    V m[4][2];
     for (int h = 0; h < 2; h++) {
         const ptrdiff_t w = first + h;
         for (int k = 0; k < 4; k++)
-            *(V *)(m[k] + h * LANES) = w >= s->lo && w < s->hi ? ((const V *)s->m)[4 * w + k] : ctc_splat(k < 2 ? 0 : EMPTY);
+            m[k][h] = w >= s->lo && w < s->hi ? ((const V *)s->m)[4 * w + k] : ctc_splat(k < 2 ? 0 : EMPTY);
     }
-    const double *at = m[0] + (low - first * LANES);
+    const double *at = (const double *)m + (low - first * LANES);
     *B = ctc_reversed(at + 1), *L = ctc_reversed(at + 2 * LANES);
     *eB = ctc_reversed(at + 4 * LANES + 1), *eL = ctc_reversed(at + 6 * LANES);
     ctc_normalise(B, eB);
