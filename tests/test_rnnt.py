@@ -77,6 +77,19 @@ def test_against_log_space(isa, rng, shape, dtype, fused):
         np.testing.assert_allclose(got, gradient, rtol=0, atol=(1.3e-7 if dtype == np.float32 else 1e-12) + 1e-15 * want.max())
 
 
+@pytest.mark.parametrize("size", [1e3, 1e30, INF, np.nan])
+def test_log_probabilities_that_no_path_uses(isa, rng, size):
+    """Other classes, and blanks that leave the last frame before the last label; those that paths use may be far above 0."""
+    x, targets, frames, lengths = ordinary(rng, 2, 5, 4, 6, np.float64)
+    frames[0], lengths[1] = 3, 2
+    for shift in (0, 1000):
+        want, gradient = reference(x + shift, targets, frames, lengths, 5, fused=False)
+        spoiled = np.where(gradient == 0, size, x + shift)
+        loss, got = value_and_grad(spoiled, targets, frames, lengths, fused_log_softmax=False)
+        np.testing.assert_allclose(loss, want, rtol=1e-13)
+        np.testing.assert_allclose(got, gradient, rtol=0, atol=1e-11)
+
+
 def test_reductions_and_options(rng):
     x, targets, frames, lengths = ordinary(rng, 3, 6, 3, 5, np.float64)
     each, gradient = value_and_grad(x, targets, frames, lengths)

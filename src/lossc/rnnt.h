@@ -88,14 +88,14 @@ static void rnnt_flow(const LfRnntJob *j, ptrdiff_t n, ptrdiff_t t, ptrdiff_t fi
 {
     const ptrdiff_t cells = rnnt_cells(j), w = j->width, at = n * cells + rnnt_cell(j, t, first);
     const double *blank = j->blank_lp + at, *label = j->label_lp + at, *alpha = j->alpha + at, *beta = j->beta + at, z = -j->loss[n];
-    const double softmax = j->row.from_logits ? 1 : 0;
+    const int logits = j->row.from_logits;
 #pragma omp simd
     for (ptrdiff_t k = 0; k < count; k++) {
         const ptrdiff_t i = k * (w + 1);
         const double a = alpha[i] - z, p = lf_exp_f64(a + beta[i]), flow = lf_exp_f64(a + label[i] + beta[i + w + 1]);
         to->occupancy[k] = p, to->by_label[k] = flow;
-        to->blank[k] = p * softmax * lf_exp_f64(blank[i]) - lf_exp_f64(a + blank[i] + beta[i + w]);
-        to->label[k] = p * softmax * lf_exp_f64(label[i]) - flow;
+        to->blank[k] = (logits ? p * lf_exp_f64(blank[i]) : 0) - lf_exp_f64(a + blank[i] + beta[i + w]);
+        to->label[k] = (logits ? p * lf_exp_f64(label[i]) : 0) - flow;
     }
 }
 
@@ -108,7 +108,8 @@ static void rnnt_zero(const LfRnntJob *j, char *row)
 
 #endif
 
-/* Frame t of sample n: log-probabilities of the blank and of the next label. */
+/* Frame t of sample n: log-probabilities of the blank and of the next label. Where they lead out of the lattice they count for nothing; but the
+ * gradient by logits needs the blank's. */
 static void NAME(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
 {
     const ptrdiff_t n = task / j->steps, t = task % j->steps, cells = (ptrdiff_t)j->lengths[n] + 1;
@@ -120,8 +121,9 @@ static void NAME(rnnt_rows)(const LfRnntJob *j, ptrdiff_t task, char *scratch)
             const char *x = j->row.x + n * j->row.x_n + t * j->row.x_t + (first + k) * j->x_u;
             if (j->row.from_logits)
                 NAME(ctc_long_row)(&j->row, x, NULL, 0, &M[k], &S[k], scratch);
-            blank[k] = rnnt_entry(j, x, j->row.blank);
-            label[k] = first + k < cells - 1 ? rnnt_entry(j, x, y[first + k]) : -INFINITY;
+            const int labelled = first + k < cells - 1, leads = !labelled || t + 1 < j->frames[n];
+            blank[k] = leads || j->row.from_logits ? rnnt_entry(j, x, j->row.blank) : -INFINITY;
+            label[k] = labelled ? rnnt_entry(j, x, y[first + k]) : -INFINITY;
         }
         rnnt_normalise(j, at, count, M, S, blank, label);
     }
