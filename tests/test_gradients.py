@@ -295,6 +295,27 @@ def test_broadcast_positions_of_vectors(isa, function, shapes, options, dtype, r
             np.testing.assert_allclose(g.astype(float), w, rtol=eps, atol=eps * np.abs(w).max(initial=0))
 
 
+HALVES = {n: np.ones(n, np.float16) for n in (3, 4)}
+OVERFLOWS = [  # function, arguments, options, argument that has the gradient
+    ("dice_loss", (np.ones((1, 3)), np.zeros((5, 3))), {"reduction": "none", "grad_output": np.array([np.inf, -np.inf, 1, 1, 1])}, "input"),
+    ("wasserstein_loss", (np.ones((1, 3), np.float16), np.zeros((5, 3), np.float16)), {}, "input"),
+    ("l1_loss", (np.ones((5, 3)), np.zeros((5, 3))), {"weight": HALVES[3]}, "weight"),
+    ("cross_entropy", (np.zeros((2, 3)), [0, 1], HALVES[3]), {}, "weight"),
+    ("focal_loss", (np.zeros((2, 3)), [0, 1]), {"alpha": HALVES[3]}, "alpha"),
+    ("linear_cross_entropy", (np.zeros((2, 3)), np.ones((4, 3)), [0, 1]), {"linear_bias": HALVES[4]}, "linear_bias"),
+    ("linear_cross_entropy", (np.zeros((2, 3)), np.ones((4, 3)), [0, 1]), {"weight": HALVES[4]}, "weight"),
+    ("linear_cross_entropy", (np.full((2, 3), 1e200), np.full((4, 3), 1e200), [0, 1]), {}, "input"),
+]
+
+
+@pytest.mark.parametrize("function, arrays, options, name", OVERFLOWS)
+def test_overflow_is_no_warning(function, arrays, options, name):
+    """inf or NaN come without one from wherever NumPy adds up or rounds, as they do from the kernels. (Warnings are errors here.)"""
+    options = {"reduction": "sum", "grad_output": 1e9} | options
+    _, g = lf.value_and_grad(getattr(F, function), argnums=name)(*arrays, **options)
+    assert not np.isfinite(g.astype(float)).all()
+
+
 @pytest.mark.parametrize("classes", [10, 65, 1000, 3000])
 @pytest.mark.parametrize("name", ["cross_entropy", "logsumexp", "focal_loss"])
 def test_small_upstream_gradients_lose_no_digits(isa, name, classes):

@@ -112,7 +112,8 @@ def linear_cross_entropy(
         scale = scale / mass if mass else 0.0
 
     layer = _Layer(hidden, matrix, bias, weights, rows, labels, probabilities, smoothing, dtype)
-    total = layer.run(out, scale, grads)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = layer.run(out, scale, grads)
     if reduction == "mean":
         total = total / mass if mass else np.nan
     value = dtype.type(total) if reduction != "none" else out if out.ndim else out[()]
@@ -120,8 +121,9 @@ def linear_cross_entropy(
         return value
     if "weight" in grads:
         by_sum, by_mass = layer.weight_sums
-        by_mass *= scale * total if reduction == "mean" and probabilities is None and mass else 0  # the denominator depends on them too
-        grads["weight"][...] = by_sum - by_mass
+        with np.errstate(over="ignore", invalid="ignore"):
+            by_mass *= scale * total if reduction == "mean" and probabilities is None and mass else 0  # the denominator depends on them too
+            grads["weight"][...] = by_sum - by_mass
     return value, grads[names[0]] if single else tuple(grads[name] for name in names)
 
 

@@ -428,8 +428,9 @@ cdef list bind_row_gradients(LfRowJob *job, Request request, cnp.ndarray ax, cnp
 cdef object finish_weight_gradient(list grads, bint weighted_mean, double value, double scale):
     """The mean's denominator, a sum of weights, depends on them too."""
     g, sums = grads[1]
-    by_class = sums.sum(axis=1)
-    g[...] = by_class[0] - (value * scale * by_class[1] if weighted_mean else 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        by_class = sums.sum(axis=1)
+        g[...] = by_class[0] - (value * scale * by_class[1] if weighted_mean else 0)
 
 
 def softmax(object input, object axis, object out, bint log):

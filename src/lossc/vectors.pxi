@@ -220,7 +220,8 @@ cdef class VectorLoss:
         if totals.bad >= 0:
             self.raise_label(totals.bad, at, shape, job.c)
         for q, g in folds:
-            fold_vectors(&base, q, g, whole, over)
+            with np.errstate(over="ignore", invalid="ignore"):
+                fold_vectors(&base, q, g, whole, over)
         denominator = totals.mass
         if mode == 0:
             result = ao if out is not None or cnp.PyArray_NDIM(ao) else ao[()]
