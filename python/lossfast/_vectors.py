@@ -314,6 +314,8 @@ def triplet_margin_loss(
     >>> import lossfast as lf
     >>> lf.triplet_margin_loss([[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 5.5]], eps=0.0)
     np.float64(0.5)
+    >>> lf.triplet_margin_loss([[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 5.5], [1.0, 4.5]], p=float("inf"), eps=0.0, reduction="none")
+    array([0. , 0.5])
     """
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
