@@ -586,6 +586,7 @@ CASES = [
         reductions=("none", "mean", "sum", "batchmean"),
         edges=(
             Edge("0 log 0", ([0.0, 0.0, 0.5], [0.0, 0.5, 0.0]), [0, 0.25 * np.log(2), 0.25 * np.log(2)], exact=False),
+            Edge("a share that underflows", ([1e-45, 1e3], [1e3, 1e-45]), [500 * np.log(2), 500 * np.log(2)], exact=False),
             Edge("equal", ([0.3, 1.0], [0.3, 1.0]), [0, 0], gradient=[0, 0]),
             Edge("equal and subnormal", ([1e-40, 1e-45], [1e-40, 1e-45]), [0, 0], gradient=[0, 0]),
             Edge(

@@ -777,7 +777,8 @@ static int NAME(elem_outputs)(const LfElemJob *j, ptrdiff_t i, ptrdiff_t n, cons
     return over;
 }
 
-/* Whether a job's values, and each input that is not one number all along a row, can be used in place, and it is not all one long row. */
+/* Whether a job's values, and each input that is not one number all along a row, can be used in place, and that gains: where not all is one
+ * long row already, or a number is in it. */
 static int NAME(elem_rowwise)(const LfElemJob *j)
 {
     const LfArray *const all[] = {&j->out, &j->in[0], &j->in[1], &j->in[2]};

@@ -542,7 +542,7 @@ LOSS(js_div)
     NAME(LfPair) t = NAME(lf_square_over)(d, s, q);
     T u = ABS(q), z2 = u * u, more = t.hi * (z2 * NAME(lf_js_core)(z2)), near = t.hi + more, nearlo = ((t.hi - near) + more) + t.lo;
     T a = 2 * large * r, b = 2 * small * r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
-    T va = large * la, vb = NAME(lf_times)(small, lb);
+    T va = large * la, vb = b == 0 ? 0 : small * lb; /* 0 log 0, also where small/s underflows */
     NAME(LfPair) far = NAME(lf_minus)(va, -vb);
     /* log(2 large/s) - log(a) = arest/(2 large), likewise for small */
     T arest = ((2 * large - as) - NAME(lf_product_error)(a, s.hi, as)) - a * s.lo;
