@@ -24,7 +24,7 @@ def linear_cross_entropy(
 
     Logits are made by NumPy's BLAS for some rows at a time, and become their own gradient. Where a few hundred rows of them would not fit into 32 MB
     they are made a tile at a time, merged into each row's logsumexp and, for gradients, made again. Those of bfloat16 are made here on CPUs that
-    multiply it as it is (AVX512-BF16).
+    multiply it as it is (AVX512-BF16), to which subnormal numbers are 0.
 
     Parameters
     ----------
@@ -243,33 +243,33 @@ class _Layer:
         return total
 
     def parts(self, down):
-        """So many of the rows that count at a time: (which of them, which of all, their hidden vectors)."""
+        """So many of the rows that count at a time: (which of them, which of all, their hidden vectors as they are)."""
         for first in range(0, len(self.labels), down):
             r = slice(first, min(first + down, len(self.labels)))
             rows = r if self.rows is None else self.rows[r]
-            yield r, rows, _core.ready(self.hidden[rows], self.dtype)
+            yield r, rows, self.hidden[rows]
 
-    def tiles(self, ready=True):
-        """Of the classes: (which, their weights, which may also stay as they are)."""
+    def tiles(self, ready):
+        """Of the classes: (which, their weights, ready or as they are)."""
         for first in range(0, self.classes, self.across):
             c = slice(first, min(first + self.across, self.classes))
             yield c, _core.ready(self.matrix[c], self.dtype) if ready else self.matrix[c]
 
-    def multiply(self, x, rows, h, w):
-        """Logits of the hidden vectors of `rows`, which are h, by weights as they are for `short`, else ready."""
+    def multiply(self, x, h, w):
+        """Logits of hidden vectors and weights: as they are for `short`, else ready."""
         if self.short:
-            _core.multiply(x, self.hidden[rows], w)
+            _core.multiply(x, h, w)
         else:
             _logits(h, w, x)
 
-    def rows_of_logits(self, rows, h, room):
-        """All logits of some hidden vectors, in `room` where there is one."""
+    def rows_of_logits(self, h, room):
+        """All logits of some hidden vectors, as `multiply` takes them, in `room` where there is one."""
         if room is None and not self.short:
             x = _logits(h, self.matrix)
         else:
             x = np.empty((len(h), self.classes), self.dtype) if room is None else room[: len(h)]
             for c, w in self.tiles(not self.short):
-                self.multiply(x[:, c], rows, h, w)
+                self.multiply(x[:, c], h, w)
         if self.bias is not None:
             x += self.bias
         return x
@@ -280,8 +280,9 @@ class _Layer:
         if count > down or self.across < self.classes:
             room = np.empty((min(down, count), self.classes), self.dtype)
         weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
-        for r, rows, h in self.parts(down):
-            x = self.rows_of_logits(rows, h, room)
+        for r, rows, given in self.parts(down):
+            h = _core.ready(given, self.dtype) if products or not self.short else None
+            x = self.rows_of_logits(given if self.short else h, room)
             gt = None if self.gt is None else self.gt[rows]
             target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
             scale = self.scale[r] if isinstance(self.scale, np.ndarray) else self.scale
@@ -289,7 +290,7 @@ class _Layer:
             total += _core.class_rows(x, target, weights, self.smoothing, scale, loss, products, self.weight_sums, gt)
             if gt is not None and self.rows is not None:
                 self.gt[rows] = gt
-            for c, w in self.tiles() if products else ():
+            for c, w in self.tiles(True) if products else ():
                 self.add(c, r, w, h, x[:, c])
         return total
 
@@ -323,11 +324,13 @@ class _Layer:
     def products(self, state, factors):
         """For each tile of classes and of rows: (classes, rows, their weights and hidden vectors, logits seen by `state`, or their gradient)."""
         logits = np.empty(min(_ROWS, len(self.labels)) * self.across, self.dtype)
-        for c, w in self.tiles(not self.short or factors is not None):
+        ready = not self.short or factors is not None
+        for c, w in self.tiles(ready):
             bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
-            for r, rows, h in self.parts(_ROWS):
+            for r, rows, given in self.parts(_ROWS):
+                h = _core.ready(given, self.dtype) if ready else given
                 x = logits[: len(h) * len(w)].reshape(len(h), len(w))
-                self.multiply(x, rows, h, self.matrix[c] if self.short else w)
+                self.multiply(x, given if self.short else h, self.matrix[c] if self.short else w)
                 target = None if self.probabilities is None else _core.ready(self.probabilities[rows, c], self.dtype)
                 factor = None if factors is None else factors[:, r]
                 _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state[:, r], factor, target, self.classes)

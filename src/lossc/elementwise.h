@@ -71,7 +71,7 @@ static inline void NAME(elem_logs)(T *x, int n)
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(0x1.555850p-2f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(-0.5f));
         q = _mm512_fmadd_ps(r, q, _mm512_set1_ps(1));
-        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(r, q, a)); /* additions wait for conversions, multiplications do not */
+        _mm512_storeu_ps(x + l, _mm512_fmadd_ps(r, q, a));
     }
 #endif
 }
@@ -827,14 +827,14 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     const int factors = j->weight.data || j->where.data || j->upstream.data;
     const int kind = NAME(elem_kind)(j, factors), full = kind == LF_FULL;
     const int dtype = kind == LF_SUM ? NAME(elem_halves)(j) : T_CODE;
-    const NAME(Pieces) pieces =
-        factors || end - start <= LF_SUM_RUN ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
     T p[2 * LF_PARAMS];
     NAME(elem_params)(j, p);
     if (kind == LF_MAP && !factors && NAME(elem_rowwise)(j)) {
         NAME(elem_by_rows)(j, p, b);
         return;
     }
+    const NAME(Pieces) pieces =
+        factors || end - start <= LF_SUM_RUN ? (NAME(Pieces)){LF_CHUNK, 0} : NAME(elem_pieces)(j, dtype, full || j->stream || kind == LF_CHECK);
     const T k = (T)j->scale;
     const LfArray *const dst[LF_OUTS] = {&j->out, &j->grad[0], &j->grad[1], &j->grad[2], &j->hess};
     T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK];

@@ -113,13 +113,6 @@ static inline T NAME(lf_most)(T a, T b)
 #endif
 }
 
-/* a, or least > 0 where 0 <= a < least: NaN and what has the sign bit stay. */
-static inline T NAME(lf_raised)(T a, T least)
-{
-    const U i = BITS(a), j = BITS(least);
-    return REAL(i > j ? i : j);
-}
-
 static inline T NAME(lf_least)(T a, T b)
 {
 #if defined LF_T_FLOAT || defined __AVX2__ || !defined __SSE2__
@@ -128,6 +121,13 @@ static inline T NAME(lf_least)(T a, T b)
 #else
     return a < b ? a : b;
 #endif
+}
+
+/* a, or least > 0 where 0 <= a < least: NaN and what has the sign bit stay. */
+static inline T NAME(lf_raised)(T a, T least)
+{
+    const U i = BITS(a), j = BITS(least);
+    return REAL(i > j ? i : j);
 }
 
 /* exp(x) = power (1 + p): power is 2^n, 0 for n <= -T_BIAS, inf for n > T_BIAS; k holds n + T_BIAS in its low bits.  p is NaN for x not finite and may
