@@ -451,65 +451,34 @@ static void NAME(elem_params)(const LfElemJob *j, T *p)
     }
 }
 
-/* Groups of `width` from where they lie one behind the other, the last with some before it again. Returns whether there is one. */
-static inline int NAME(elem_copy)(T *buf, const char *p, ptrdiff_t n, const I width)
-{
-    typedef T Unaligned __attribute__((aligned(1), may_alias));
-    for (ptrdiff_t l = 0; l < n && n >= width; l += width) {
-        const ptrdiff_t at = l + width <= n ? l : n - width;
-        const Unaligned *from = (const void *)(p + at * (ptrdiff_t)sizeof(T));
-        __builtin_prefetch((const char *)from + LF_PACK_AHEAD);
-#pragma omp simd
-        for (I k = 0; k < width; k++)
-            buf[at + k] = from[k];
-    }
-    return n >= width;
-}
-
-/* n copies of the element at p; where there is room, up to `room`, in whole groups. */
-static inline void NAME(elem_repeat)(T *buf, const char *p, int dtype, ptrdiff_t n, ptrdiff_t room)
-{
-    enum { WIDTH = T_LANES / 2 };
-    const ptrdiff_t whole = (n + WIDTH - 1) & -(ptrdiff_t)WIDTH;
-    T v;
-    dtype == T_CODE ? (void)memcpy(&v, p, sizeof v) : NAME(lf_load)(&v, p, dtype, lf_itemsize(dtype), 1);
-    for (ptrdiff_t l = 0; whole <= room && l < whole; l += WIDTH)
-#pragma omp simd
-        for (I k = 0; k < WIDTH; k++)
-            buf[l + k] = v;
-    for (ptrdiff_t l = 0; whole > room && l < n; l++)
-        buf[l] = v;
-}
-
-/* An array's elements i .. i + n in the order of the job's shape, from or to `buf`. Short runs are not worth a call: mse_loss 'none' of
- * (10000, 100) and (10000, 1) takes 230 us and not 630. */
+/* An array's elements i .. i + n in the order of the job's shape, from or to `buf`: whole rows together. */
 static void NAME(elem_move)(const LfElemJob *j, const LfArray *a, ptrdiff_t i, ptrdiff_t n, T *buf, int put)
 {
     ptrdiff_t index[LF_MAXDIM];
-    const int last = j->ndim - 1, plain = !put && a->dtype == T_CODE && a->stride[last] == sizeof(T);
+    const int last = j->ndim - 1;
+    const ptrdiff_t row = j->shape[last], step = last ? a->stride[last - 1] : 0;
     char *p = a->data;
     for (int d = last; d >= 0; d--) {
         index[d] = d ? i % j->shape[d] : i;
         i /= j->shape[d];
         p += index[d] * a->stride[d];
     }
-    for (;;) {
-        const ptrdiff_t room = j->shape[last] - index[last], run = n < room ? n : room;
+    while (n > 0) {
+        const int whole = last && !index[last] && n >= row, d = last - whole; /* the dimension along which this goes on */
+        const ptrdiff_t most = whole ? n / row : n, left = j->shape[d] - index[d], run = most < left ? most : left;
+        const ptrdiff_t width = whole ? row : run, rows = whole ? run : 1;
         if (put)
-            NAME(lf_store)(p, a->dtype, a->stride[last], buf, run, j->stream);
-        else if (a->stride[last] == 0)
-            NAME(elem_repeat)(buf, p, a->dtype, run, n);
-        else if (!plain || !(NAME(elem_copy)(buf, p, run, T_LANES / 2) || NAME(elem_copy)(buf, p, run, 4)))
-            NAME(lf_load)(buf, p, a->dtype, a->stride[last], run);
-        if (!(n -= run))
-            return;
-        buf += run;
-        p += run * a->stride[last];
-        index[last] += run;
-        for (int d = last; d > 0 && index[d] == j->shape[d]; d--) {
-            p += a->stride[d - 1] - index[d] * a->stride[d];
-            index[d] = 0;
-            index[d - 1]++;
+            NAME(lf_store_rows)(p, a->dtype, a->stride[last], step, buf, width, rows, j->stream);
+        else
+            NAME(lf_load_rows)(buf, p, a->dtype, a->stride[last], step, width, rows);
+        n -= width * rows;
+        buf += width * rows;
+        p += run * a->stride[d];
+        index[d] += run;
+        for (int e = d; e > 0 && index[e] == j->shape[e]; e--) {
+            p += a->stride[e - 1] - index[e] * a->stride[e];
+            index[e] = 0;
+            index[e - 1]++;
         }
     }
 }
@@ -809,7 +778,7 @@ LF_CALLED NAME(elem_by_rows)(const LfElemJob *j, const T *p, ptrdiff_t b)
             const char *at = in->data ? lf_elem_at(j, in, r, c) : NULL;
             const int one = at && in->stride[j->ndim - 1] == 0;
             if (one && filled[q] != at)
-                NAME(elem_repeat)(same[q], filled[q] = at, in->dtype, row < LF_CHUNK ? row : LF_CHUNK, LF_CHUNK);
+                NAME(lf_load)(same[q], filled[q] = at, in->dtype, 0, row < LF_CHUNK ? row : LF_CHUNK);
             a[q] = one ? same[q] : at ? (const T *)at : a[0];
         }
         T *const to = (T *)lf_elem_at(j, &j->out, r, c), *const out[LF_OUTS] = {to, to};

@@ -93,6 +93,16 @@ void lf_load_f64(double *restrict dst, const char *src, int dtype, ptrdiff_t str
 void lf_store_f32(char *dst, int dtype, ptrdiff_t stride, const float *restrict src, ptrdiff_t n, int stream);
 void lf_store_f64(char *dst, int dtype, ptrdiff_t stride, const double *restrict src, ptrdiff_t n, int stream);
 
+/* dst[r n + i] = the element at src + r step + i stride, for i < n and r < rows; and back. */
+#define lf_load_rows_f32 LF_EXPORT(load_rows_f32)
+#define lf_load_rows_f64 LF_EXPORT(load_rows_f64)
+void lf_load_rows_f32(float *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n, ptrdiff_t rows);
+void lf_load_rows_f64(double *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n, ptrdiff_t rows);
+#define lf_store_rows_f32 LF_EXPORT(store_rows_f32)
+#define lf_store_rows_f64 LF_EXPORT(store_rows_f64)
+void lf_store_rows_f32(char *dst, int dtype, ptrdiff_t stride, ptrdiff_t step, const float *restrict src, ptrdiff_t n, ptrdiff_t rows, int stream);
+void lf_store_rows_f64(char *dst, int dtype, ptrdiff_t stride, ptrdiff_t step, const double *restrict src, ptrdiff_t n, ptrdiff_t rows, int stream);
+
 /* tile[c W + l] = the element at src + l step + c cstride, any dtype, for l < n and c < C. */
 #define lf_load_tile_f32 LF_EXPORT(load_tile_f32)
 #define lf_load_tile_f64 LF_EXPORT(load_tile_f64)

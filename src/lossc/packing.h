@@ -89,7 +89,7 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
             }                                                                                                                                        \
         return;
 
-void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
+__attribute__((noinline, noclone)) void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict src, ptrdiff_t n, int stream)
 {
     if (stride == lf_itemsize(dtype) && dtype == T_CODE) {
         if (stream)
@@ -119,6 +119,68 @@ void NAME(lf_store)(char *dst, int dtype, ptrdiff_t stride, const T *restrict sr
         STORE_CASE(LF_F32, lf_f32_u, v)
         STORE_CASE(LF_F64, lf_f64_u, v)
     }
+}
+
+/* Each of the numbers n times; what goes beyond is written over by the next, so that the last ones, of which none comes, are written one by one. */
+static inline void NAME(lf_spread)(T *restrict dst, const T *number, ptrdiff_t n, ptrdiff_t numbers, const I width)
+{
+    const ptrdiff_t whole = (n + width - 1) & -(ptrdiff_t)width;
+    for (ptrdiff_t r = 0; r < numbers; r++, dst += n) {
+        const T v = number[r];
+        if (whole <= (numbers - r) * n)
+            for (ptrdiff_t i = 0; i < whole; i += width)
+#pragma omp simd
+                for (I l = 0; l < width; l++)
+                    dst[i + l] = v;
+        else
+            for (ptrdiff_t i = 0; i < n; i++)
+                dst[i] = v;
+    }
+}
+
+void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n, ptrdiff_t rows)
+{
+    const ptrdiff_t item = lf_itemsize(dtype), size = n * rows, group = rows > 1 ? LF_BOUNCE / n : 0;
+    if (step == 0 && rows > 1) { /* one row over and over */
+        NAME(lf_load)(dst, src, dtype, stride, n);
+        for (ptrdiff_t done = n; done < size; done += done)
+            memcpy(dst + done, dst, (size_t)(done < size - done ? done : size - done) * sizeof(T));
+    } else if (stride == 0)
+        for (ptrdiff_t r = 0, m; r < rows; r += m) {
+            T number[LF_BOUNCE];
+            m = rows - r < LF_BOUNCE ? rows - r : LF_BOUNCE;
+            NAME(lf_load)(number, src + r * step, dtype, step, m);
+            n > 8 ? NAME(lf_spread)(dst + r * n, number, n, m, 64 / sizeof(T)) : NAME(lf_spread)(dst + r * n, number, n, m, 16 / sizeof(T));
+        }
+    else if (stride == item && dtype == T_CODE)
+        lf_copy_rows((char *)dst, n * item, src, step, n * item, rows);
+    else if (stride != item || group < 2)
+        for (ptrdiff_t r = 0; r < rows; r++)
+            NAME(lf_load)(dst + r * n, src + r * step, dtype, stride, n);
+    else
+        for (ptrdiff_t r = 0, m; r < rows; r += m) {
+            double buffer[LF_BOUNCE];
+            m = rows - r < group ? rows - r : group;
+            lf_copy_rows((char *)buffer, n * item, src + r * step, step, n * item, m);
+            NAME(lf_load)(dst + r * n, (const char *)buffer, dtype, item, n * m);
+        }
+}
+
+void NAME(lf_store_rows)(char *dst, int dtype, ptrdiff_t stride, ptrdiff_t step, const T *restrict src, ptrdiff_t n, ptrdiff_t rows, int stream)
+{
+    const ptrdiff_t item = lf_itemsize(dtype), group = rows > 1 ? LF_BOUNCE / n : 0;
+    if (stride != item || group < 2)
+        for (ptrdiff_t r = 0; r < rows; r++)
+            NAME(lf_store)(dst + r * step, dtype, stride, src + r * n, n, stream);
+    else if (dtype == T_CODE)
+        lf_copy_rows(dst, step, (const char *)src, n * item, n * item, rows);
+    else
+        for (ptrdiff_t r = 0, m; r < rows; r += m) {
+            double buffer[LF_BOUNCE];
+            m = rows - r < group ? rows - r : group;
+            NAME(lf_store)((char *)buffer, dtype, item, src + r * n, n * m, 0);
+            lf_copy_rows(dst + r * step, step, (const char *)buffer, n * item, n * item, m);
+        }
 }
 
 /* ---- transposition ------------------------------------------------------------------------------------------------------------------ */
