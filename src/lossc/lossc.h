@@ -70,7 +70,7 @@ typedef struct {
 
 /* ---- row losses: the softmax family ------------------------------------------------------------------------------------------------ */
 
-enum { LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL };
+enum { LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL }; /* from LF_CE_INDEX on, losses, which are summed */
 
 #define LF_PIECE 262144 /* classes of a huge row that are summed by themselves */
 
@@ -96,7 +96,7 @@ typedef struct {
     double smoothing, scale;
     double gamma; /* LF_CE_INDEX: focal loss's exponent; 0: cross entropy */
     int stream;
-    double *sum, *mass;   /* per block: of losses, and of the mean's denominator */
+    double *sum, *mass;   /* per block: of losses, if there are any, and of the mean's denominator */
     ptrdiff_t share;      /* blocks that add to the same sums by class, one after another */
     double *gw, *gw_mass; /* per `share` blocks and class: derivative by the class weight of the sum of losses, and of the mass */
     ptrdiff_t *bad;       /* per block: first position with a label out of range, or -1 */

@@ -3,7 +3,7 @@
 #define LF_POSITIONS_H
 
 /* Positions first .. first + n of an array, in order, a run inside the innermost dimension at a time:
- *     for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) */
+ *     for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w)) */
 typedef struct {
     ptrdiff_t index[LF_MAXDIM], left;
     ptrdiff_t at, n, off; /* the run in hand: positions first + at .. first + at + n, the first at byte off, the others one stride apart */
@@ -15,17 +15,15 @@ static void lf_run_end(const LfRowJob *j, LfRuns *w)
     w->n = w->left < room ? w->left : room;
 }
 
-static LfRuns lf_runs(const LfRowJob *j, const LfArray *a, ptrdiff_t first, ptrdiff_t n)
+LF_CALLED lf_runs(const LfRowJob *j, const LfArray *a, ptrdiff_t first, ptrdiff_t n, LfRuns *w)
 {
-    LfRuns w;
-    w.at = w.off = 0, w.left = n;
+    w->at = w->off = 0, w->left = n;
     for (int d = j->ndim - 1; d >= 0; d--) {
-        w.index[d] = d ? first % j->shape[d] : first;
+        w->index[d] = d ? first % j->shape[d] : first;
         first = d ? first / j->shape[d] : 0;
-        w.off += w.index[d] * a->stride[d];
+        w->off += w->index[d] * a->stride[d];
     }
-    lf_run_end(j, &w);
-    return w;
+    lf_run_end(j, w);
 }
 
 static void lf_next_run(const LfRowJob *j, const LfArray *a, LfRuns *w)
@@ -45,7 +43,8 @@ static void lf_next_run(const LfRowJob *j, const LfArray *a, LfRuns *w)
 /* Byte offsets of positions first .. first + n. */
 static void lf_offsets(const LfRowJob *j, const LfArray *a, ptrdiff_t first, ptrdiff_t n, ptrdiff_t *off)
 {
-    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w))
+    LfRuns w;
+    for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w))
         for (ptrdiff_t i = 0; i < w.n; i++)
             off[w.at + i] = w.off + i * a->stride[j->ndim - 1];
 }
@@ -89,7 +88,8 @@ static int lf_lies_across(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
 /* Classes from .. to of positions that lie across come in before they are read. */
 LF_CALLED lf_fetch_across(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to)
 {
-    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w))
+    LfRuns w;
+    for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w))
         for (ptrdiff_t c = from; c < to; c++)
             lf_prefetch(a->data + w.off + c * stride[0], w.n * lf_itemsize(a->dtype));
 }
@@ -98,9 +98,10 @@ LF_CALLED lf_fetch_across(const LfRowJob *j, const LfArray *a, const ptrdiff_t *
  * 65536 rows of ten that is not in the cache. */
 LF_CALLED lf_fetch_along(const LfRowJob *j, const LfArray *a, ptrdiff_t first, ptrdiff_t n)
 {
+    LfRuns w;
     const ptrdiff_t step = a->stride[j->ndim - 1];
     if (step == j->c * lf_itemsize(a->dtype) && !j->stream)
-        for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w))
+        for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w))
             lf_prefetch(a->data + w.off, w.n * step);
 }
 
@@ -116,6 +117,9 @@ static inline ptrdiff_t lf_piece_end(const LfRowJob *j, ptrdiff_t from) { return
 
 /* Does `out` hold an element for each of the input's? */
 static int lf_gives_rows(const LfRowJob *j) { return j->op == LF_SOFTMAX || j->op == LF_LOG_SOFTMAX; }
+
+/* Are losses summed? Else nothing reads a block's sums. */
+static int lf_sums(const LfRowJob *j) { return j->op >= LF_CE_INDEX; }
 
 /* Is there a second pass? */
 static int lf_second(const LfRowJob *j) { return j->gx.data || j->gt.data || j->gw || lf_gives_rows(j); }

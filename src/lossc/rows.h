@@ -31,10 +31,11 @@
 /* Zero rows of the gradient, whose classes are one dimension. */
 static void NAME(rows_clear)(const LfRowJob *j, ptrdiff_t first, ptrdiff_t rows)
 {
+    LfRuns w;
     static const T zero[LF_RUN];
     const ptrdiff_t item = lf_itemsize(j->gx.dtype), step = j->gx.stride[j->ndim - 1], class = j->gxc[0];
     const int across = lf_lies_across(j, &j->gx, j->gxc);
-    for (LfRuns w = lf_runs(j, &j->gx, first, rows); w.n; lf_next_run(j, &j->gx, &w)) {
+    for (lf_runs(j, &j->gx, first, rows, &w); w.n; lf_next_run(j, &j->gx, &w)) {
         const int whole = class == item && step == j->c * item;
         const ptrdiff_t lines = whole ? 1 : across ? j->c : w.n, apart = across ? class : step, along = whole ? item : across ? step : class;
         const ptrdiff_t n = whole ? w.n * j->c : across ? w.n : j->c;

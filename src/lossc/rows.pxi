@@ -48,7 +48,7 @@ cdef Py_ssize_t span_of(const LfRowJob *job, Py_ssize_t blocks, Py_ssize_t threa
 
 
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
-    """Run all blocks, or the pass over the labels alone; sums in block order, the lowest bad position. On one of `share` threads."""
+    """Run all blocks, or the pass over the labels alone. Of losses, sums in block order and the lowest bad position. On one of `share` threads."""
     cdef Py_ssize_t rows = job.rows, blocks, spans, pieces = (job.c + LF_PIECE - 1) // LF_PIECE
     cdef int threads
     cdef double here[96]
@@ -73,7 +73,8 @@ cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) 
         run_row_blocks(job, labels_only, spans * pieces if job.cut else spans, threads)
     free(job.piece)
     job.piece, job.cut = NULL, 0
-    add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
+    if labels_only or job.op >= LF_CE_INDEX:
+        add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
     if blocks > 32:
         free(memory)
     job.rows, job.span = rows, 1

@@ -23,11 +23,15 @@ LF_CALLED NAME(tile_shift)(T *x, ptrdiff_t ld, ptrdiff_t classes, const T *m)
             x[c * ld + l] = NAME(row_far)(m[l]) ? NAME(row_shift)(x[c * ld + l], m[l]) : x[c * ld + l];
 }
 
-static void NAME(tile_ref)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
+/* The references of rows side by side, of which far ones are shifted. */
+static void NAME(tile_refs)(T *x, ptrdiff_t ld, ptrdiff_t classes, NAME(Rows) * r)
 {
-    NAME(tile_top)(x, ld, classes, r->m + at);
-    NAME(group_ref)(r, at);
-    NAME(tile_shift)(x, ld, classes, r->m + at);
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(tile_top)(x + at, ld, classes, r->m + at);
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(group_ref)(r, at);
+    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
+        NAME(tile_shift)(x + at, ld, classes, r->m + at);
 }
 
 static void NAME(group_dot)(const T *x, ptrdiff_t ld, const T *u, ptrdiff_t classes, NAME(Rows) * r, ptrdiff_t at)
@@ -68,8 +72,7 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
     const int index = j->op == LF_CE_INDEX;
     for (ptrdiff_t l = 0; !index && l < LF_W; l++)
         r->own[l] = -1;
-    for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
-        NAME(tile_ref)(x + at, ld, j->c, r, at);
+    NAME(tile_refs)(x, ld, j->c, r);
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
         if (e)
             NAME(group_stats)(x + at, ld, j->c, NAME(group_refs)(r, at), e + at, r->s + at);

@@ -234,6 +234,7 @@ static void NAME(rows_stats)(const LfRowJob *j, NAME(Rows) * r, T *e)
 /* All of the rows in hand; room: for LF_GROUP_ELEMENTS exponentials. */
 static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Rows) * r, T *room, LfRowBlock *k)
 {
+    LfRuns w;
     const int second = lf_second(j);
     T *kept = second && j->c <= LF_RUN ? room : NULL;
     NAME(rows_stats)(j, r, kept);
@@ -246,7 +247,7 @@ static __attribute__((noinline)) void NAME(rows_work)(const LfRowJob *j, NAME(Ro
         for (ptrdiff_t l = 0; l < r->n; l++)
             NAME(row_emit)(j, r, l, kept ? kept + l * j->c : NULL, whole != NULL);
         if (whole)
-            for (LfRuns w = lf_runs(j, whole, r->first, r->n); w.n; lf_next_run(j, whole, &w))
+            for (lf_runs(j, whole, r->first, r->n, &w); w.n; lf_next_run(j, whole, &w))
                 NAME(lf_store)(whole->data + w.off, whole->dtype, lf_itemsize(whole->dtype), kept + w.at * j->c, w.n * j->c, j->stream);
     }
     NAME(rows_out)(j, r);

@@ -27,9 +27,10 @@ static NAME(Apart) NAME(rows_apart)(const LfRowJob *j)
 /* Rows in hand, from where they lie to packed ones of a dtype, or back. */
 LF_CALLED NAME(rows_pack)(const LfRowJob *j, const NAME(Rows) * r, const LfArray *a, const ptrdiff_t *stride, char *packed, int dtype, int back)
 {
+    LfRuns w;
     const ptrdiff_t item = lf_itemsize(dtype), length = j->c * item, step = a->stride[j->ndim - 1];
     T part[LF_SMALL_C * LF_W];
-    for (LfRuns w = lf_runs(j, a, r->first, r->n); w.n; lf_next_run(j, a, &w)) {
+    for (lf_runs(j, a, r->first, r->n, &w); w.n; lf_next_run(j, a, &w)) {
         const int tiles = w.n >= 4 && lf_lies_across(j, a, stride);
         const ptrdiff_t rows = tiles ? w.n : 1, width = tiles ? LF_SMALL_C : LF_SMALL_C * LF_W;
         for (ptrdiff_t l = 0; l < w.n; l += rows)

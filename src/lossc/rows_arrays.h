@@ -61,23 +61,28 @@ static void NAME(rows_place)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first,
 /* Labels and masks: which rows count, and with what weight. */
 static void NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r, LfRowBlock *k)
 {
+    LfRuns v;
     const T *w = j->weight;
     const int indices = j->op == LF_CE_INDEX || j->op == LF_NLL;
     const uint64_t classes = indices ? (uint64_t)j->c : 1;
     const int64_t ignored = indices ? j->ignore_index : -1; /* also what is masked, and lanes of no row */
     int64_t y[LF_W], any = 0;
     ptrdiff_t bad = 0;
+    for (ptrdiff_t l = 0; !indices && !j->where.data && l < LF_W; l++)
+        r->label[l] = l < r->n ? 0 : -1, r->wt[l] = l < r->n ? 1 : 0;
+    if (!indices && !j->where.data)
+        return;
     for (ptrdiff_t l = 0; l < LF_W; l++)
         y[l] = l < r->n ? 0 : ignored;
     if (indices)
-        for (LfRuns v = lf_runs(j, &j->t, r->first, r->n); v.n; lf_next_run(j, &j->t, &v)) {
+        for (lf_runs(j, &j->t, r->first, r->n, &v); v.n; lf_next_run(j, &j->t, &v)) {
             const ptrdiff_t step = j->t.stride[j->ndim - 1];
             lf_load_labels(y + v.at, j->t.data + v.off, j->t.dtype, step, v.n);
             if (step == lf_itemsize(j->t.dtype)) /* ahead by two tiles: 3 % of a loss over planes of classes */
                 lf_prefetch(j->t.data + v.off + 2 * LF_W * step, v.n * step);
         }
     if (j->where.data)
-        for (LfRuns v = lf_runs(j, &j->where, r->first, r->n); v.n; lf_next_run(j, &j->where, &v))
+        for (lf_runs(j, &j->where, r->first, r->n, &v); v.n; lf_next_run(j, &j->where, &v))
             for (ptrdiff_t l = 0; l < v.n; l++)
                 y[v.at + l] = j->where.data[v.off + l * j->where.stride[j->ndim - 1]] ? y[v.at + l] : ignored;
 #pragma omp simd reduction(| : any)
@@ -105,19 +110,20 @@ LF_CALLED NAME(rows_open)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t first, pt
 /* Losses, or logsumexp: one number a row. */
 static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
 {
+    LfRuns w;
     T v[LF_W];
     if (!j->out.data || lf_gives_rows(j) || r->from)
         return;
     for (ptrdiff_t l = 0; l < r->n; l++)
         v[l] = (T)r->loss[l];
-    for (LfRuns w = lf_runs(j, &j->out, r->first, r->n); w.n; lf_next_run(j, &j->out, &w))
+    for (lf_runs(j, &j->out, r->first, r->n, &w); w.n; lf_next_run(j, &j->out, &w))
         NAME(lf_store)(j->out.data + w.off, j->out.dtype, j->out.stride[j->ndim - 1], v + w.at, w.n, 0);
 }
 
 /* Adds losses and masses, block by block, in an order that does not depend on how rows are grouped. */
 LF_CALLED NAME(rows_add)(const LfRowJob *j, const NAME(Rows) * r, LfRowBlock *b)
 {
-    for (ptrdiff_t l = 0, n; l < r->n && !r->from; l += n) {
+    for (ptrdiff_t l = 0, n; l < r->n && !r->from && lf_sums(j); l += n) {
         const ptrdiff_t first = r->first + l, at = first % j->rows, rest = j->rows - at;
         n = r->n - l < rest ? r->n - l : rest;
         if (l % LF_LANES == 0 && at % LF_LANES == 0 && (n % LF_LANES == 0 || l + n == r->n)) { /* the lanes of no row are 0 */
@@ -209,8 +215,9 @@ static const T *NAME(row_logits)(const LfRowJob *j, const NAME(Rows) * r, ptrdif
 LF_CALLED NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
                         T *tile, ptrdiff_t ld)
 {
+    LfRuns w;
     const ptrdiff_t step = a->stride[j->ndim - 1], rest = -n & (LF_GROUP - 1);
-    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
+    for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w)) {
         T *at = tile + w.at, row[LF_SMALL_C];
         if (j->cdim == 1)
             NAME(lf_load_tile)(at, ld, a->data + w.off + from * stride[0], a->dtype, step, stride[0], w.n, to - from);
@@ -227,8 +234,9 @@ LF_CALLED NAME(tile_in)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *st
 LF_CALLED NAME(tile_out)(const LfRowJob *j, const LfArray *a, const ptrdiff_t *stride, ptrdiff_t first, ptrdiff_t n, ptrdiff_t from, ptrdiff_t to,
                          const T *tile, ptrdiff_t ld)
 {
+    LfRuns w;
     const ptrdiff_t step = a->stride[j->ndim - 1];
-    for (LfRuns w = lf_runs(j, a, first, n); w.n; lf_next_run(j, a, &w)) {
+    for (lf_runs(j, a, first, n, &w); w.n; lf_next_run(j, a, &w)) {
         const T *at = tile + w.at;
         T row[LF_SMALL_C];
         if (j->cdim == 1)

@@ -123,11 +123,11 @@ static void NAME(rows_finish)(const LfRowJob *j, NAME(Rows) * r)
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP)
         NAME(group_finish)(j, r, at);
     double none = 0;
-    const int ce = j->op == LF_CE_INDEX || j->op == LF_CE_PROB;
+    const ptrdiff_t sums = lf_sums(j) && r->from == 0 ? r->n : 0;
 #pragma omp simd reduction(+ : none)
-    for (ptrdiff_t l = 0; l < r->n; l++)
+    for (ptrdiff_t l = 0; l < sums; l++)
         none += 0 * r->dot[l];
-    for (ptrdiff_t l = 0; ce && r->from == 0 && none != 0 && l < r->n; l++)
+    for (ptrdiff_t l = 0; none != 0 && l < sums; l++)
         if (!(fabs(r->dot[l]) < INFINITY) && r->label[l] >= 0)
             NAME(row_loss_again)(j, r, l);
     for (ptrdiff_t l = r->n; l < LF_W; l++) /* lanes of no row are summed too */
@@ -244,10 +244,11 @@ static void NAME(group_coefficients)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_
 
 static void NAME(rows_coefficients)(const LfRowJob *j, NAME(Rows) * r)
 {
+    LfRuns w;
     for (int l = 0; l < LF_W; l++)
         r->k[l] = 1;
     if (j->upstream.data)
-        for (LfRuns w = lf_runs(j, &j->upstream, r->first, r->n); w.n; lf_next_run(j, &j->upstream, &w))
+        for (lf_runs(j, &j->upstream, r->first, r->n, &w); w.n; lf_next_run(j, &j->upstream, &w))
             NAME(lf_load)(r->k + w.at, j->upstream.data + w.off, j->upstream.dtype, j->upstream.stride[j->ndim - 1], w.n);
     for (ptrdiff_t l = 0; j->op == LF_LOGSUMEXP && l < r->n; l++)
         r->label[l] = r->loss[l] == -INFINITY ? -1 : r->label[l]; /* constant: no gradient */
