@@ -149,6 +149,14 @@ def focal_loss(input, target, weight=None, *, alpha=None, gamma=2.0, ignore_inde
     return reduced(times(count * a, (-np.expm1(-nll)) ** LD(gamma) * nll), reduction, where, count)
 
 
+def focal_gradient(input, target, gamma):
+    """Of the sum over rows of (N, C) logits: cross entropy's, times the derivative of q^gamma L by L, q = 1 - exp(-L)."""
+    plain, loss = cross_entropy_gradient(input, target), cross_entropy(input, target, reduction="none")
+    q = -np.expm1(-loss)
+    with np.errstate(divide="ignore"):
+        return plain * (q ** LD(gamma) + times(np.exp(-loss) * loss, LD(gamma) * q ** LD(gamma - 1)))[:, None]
+
+
 # ---- elementwise losses ---------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,8 @@ static void NAME(planes_group)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, 
     NAME(tile_shift)(x, p.ld, n, r->m + at);
     for (ptrdiff_t l = at; j->op == LF_CE_INDEX && j->c <= LF_RUN && l < at + LF_GROUP; l++)
         r->xt[l] = r->label[l] < 0 ? 0 : p.x[r->label[l] * p.ld + l];
-    NAME(group_sums)(x, p.ld, n, NAME(group_refs)(r, at), p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN, sum, ties);
+    NAME(group_sums)(x, p.ld, n, NAME(group_refs)(r, at), p.e && j->c <= LF_RUN ? p.e + at : NULL, LF_RAW(j->x.dtype), j->c > LF_RUN,
+                     NAME(rows_fine)(j), sum, ties);
     if (j->c > LF_RUN)
 #pragma omp simd
         for (int l = 0; l < LF_GROUP; l++)

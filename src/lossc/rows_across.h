@@ -75,9 +75,9 @@ static void NAME(tile_stats)(const LfRowJob *j, NAME(Rows) * r, T *x, ptrdiff_t 
     NAME(tile_refs)(x, ld, j->c, r);
     for (ptrdiff_t at = 0; at < r->n; at += LF_GROUP) {
         if (e)
-            NAME(group_stats)(x + at, ld, j->c, NAME(group_refs)(r, at), e + at, r->s + at);
+            NAME(group_stats)(x + at, ld, j->c, NAME(group_refs)(r, at), e + at, NAME(rows_fine)(j), r->s + at);
         else
-            NAME(group_stats)(x + at, ld, j->c, NAME(group_refs)(r, at), NULL, r->s + at);
+            NAME(group_stats)(x + at, ld, j->c, NAME(group_refs)(r, at), NULL, NAME(rows_fine)(j), r->s + at);
         if (u)
             NAME(group_dot)(x + at, ld, u + at, j->c, r, at);
     }

@@ -17,7 +17,7 @@ static void NAME(row_first)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, ptrd
 
 static LfRowPiece NAME(row_piece)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l, ptrdiff_t from)
 {
-    const int spread = lf_spreads(j);
+    const int spread = lf_spreads(j), fine = NAME(rows_fine)(j);
     const ptrdiff_t ahead = lf_row_ahead(j);
     T buf[LF_RUN], tbuf[LF_RUN], m = r->m[l], top = NAME(row_far)(m) ? 0 : m;
     uint16_t words[LF_RUN];
@@ -38,7 +38,7 @@ static LfRowPiece NAME(row_piece)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t l
             x = NAME(row_logits)(j, r, l, c, n, m, buf), dtype = T_CODE;
             here.low = ~(U)0; /* not known of what is left of them */
         }
-        s += ref.f * NAME(run_sum)(x, n, dtype, ahead, ref, here.max == m, top, here, &count, NULL);
+        s += ref.f * NAME(run_sum)(x, n, dtype, ahead, ref, fine ? LF_FINE : here.max == m, top, here, &count, NULL);
         if (spread)
             NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, c, n, m, buf), NAME(row_masses)(j, r, l, c, n, tbuf), n, top, &mass, &dot);
     }
@@ -97,7 +97,8 @@ static void NAME(group_rows)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at, T 
         const void *x = far ? NAME(row_logits)(j, r, l, 0, j->c, r->m[l], buf) : NAME(row_raw)(j, r->off_x[l], 0, j->c, buf, words);
         const NAME(Ref) ref = {.magic = r->magic[l], .floor = r->floor[l], .f = r->f[l]};
         double count = -1;
-        const double s = NAME(run_sum)(x, j->c, dtype, ahead, ref, 1, r->top[l], (NAME(Extent)){0, ~(U)0}, &count, e ? e + l * pitch : NULL);
+        const double s = NAME(run_sum)(x, j->c, dtype, ahead, ref, NAME(rows_fine)(j) ? LF_FINE : 1, r->top[l], (NAME(Extent)){0, ~(U)0}, &count,
+                                       e ? e + l * pitch : NULL);
         r->s[l] = ref.f * s + count, r->mass[l] = r->dot[l] = 0;
         if (spread)
             NAME(run_dot)(dtype == T_CODE ? x : NAME(row_logits)(j, r, l, 0, j->c, r->m[l], buf), NAME(row_masses)(j, r, l, 0, j->c, tbuf), j->c,

@@ -20,6 +20,9 @@ typedef struct {
     ptrdiff_t from, to; /* classes of the second pass */
 } NAME(Rows);
 
+/* Whether sums of exponentials are fine (runs.h): of floats, where powers of S are taken. */
+static inline int NAME(rows_fine)(const LfRowJob *j) { return LF_HAS_FINE & (j->gamma != 0); }
+
 static inline NAME(Refs) NAME(group_refs)(const NAME(Rows) * r, ptrdiff_t at)
 {
     return (NAME(Refs)){r->m + at, r->top + at, r->magic + at, r->floor + at, r->f + at};

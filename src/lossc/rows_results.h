@@ -41,15 +41,15 @@ static __attribute__((noinline)) void group_power(double *power, const double *q
 #endif
 
 /* q without cancellation; by x_c the gradient is that of cross entropy times q^gamma + gamma q^(gamma - 1) p L. The relative error of q is that of S,
- * so a confident prediction's loss has 1 + gamma times that of cross entropy: of gamma = 2 up to 6 ulp were seen in 10^6 rows, 0.2 to 0.7 on
- * average. */
+ * so a confident prediction's loss has 1 + gamma times it, and sums of floats are fine (runs.h): 0.78 ulp on AVX-512, else 1.64 at worst for gamma up
+ * to 5. */
 static void NAME(group_focus)(const LfRowJob *j, NAME(Rows) * r, ptrdiff_t at)
 {
     double q[LF_GROUP], nll[LF_GROUP];
 #pragma omp simd
     for (int l = 0; l < LF_GROUP; l++) {
         const double s = r->s[at + l], share = 1 / (1 + s), top = r->top[at + l], xt = r->xt[at + l];
-        const double rest = s * share, others = 1 - r->et[at + l] * r->f[at + l] * share;
+        const double rest = s * share, others = 1 - lf_exp_neg_f64(xt - top) * share;
         q[l] = xt == top ? rest : others;
         nll[l] = (top - xt) + r->delta[at + l];
     }
