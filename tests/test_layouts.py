@@ -151,9 +151,10 @@ def test_planes_of_many_classes(isa, shape, dtype, rng):
         want, want_gradients = lf.value_and_grad(F.cross_entropy, argnums=names)(rows, other, axis=-1, **options)
         value, got = lf.value_and_grad(F.cross_entropy, argnums=names)(planes, target, **options)
         assert bits(value) == bits(want) and [bits(g) for g in got] == [back(g) for g in want_gradients]
-    want, want_gradient = lf.value_and_grad(F.nll_loss)(rows, y, axis=-1)
-    value, gradient = lf.value_and_grad(F.nll_loss)(planes, y)
-    assert bits(value) == bits(want) and bits(gradient) == back(want_gradient)
+    for f in (F.nll_loss, F.focal_loss):
+        want, want_gradient = lf.value_and_grad(f)(rows, y, axis=-1, reduction="none")
+        value, gradient = lf.value_and_grad(f)(planes, y, reduction="none")
+        assert bits(value) == bits(want) == bits(f(planes, y, reduction="none")) and bits(gradient) == back(want_gradient)
 
 
 @pytest.mark.parametrize("layout", WRITABLE)
