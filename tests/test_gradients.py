@@ -229,6 +229,9 @@ BROADCAST = [
     ("margin_ranking_loss", [(4, 3), (3,), (4, 1)], {}, ("input1", "input2")),
     ("mse_loss", [(300, 70), (70,)], {}, ("target",)),
     ("mse_loss", [(300, 70), (300, 1)], {}, ("target",)),
+    ("mse_loss", [(3, 12000, 3), (3, 1, 3)], {}, ("target",)),  # rows side by side, in several pieces
+    ("mse_loss", [(2, 140, 1500), (1500,)], {}, ("target",)),  # rows longer than a chunk
+    ("mse_loss", [(17, 5000, 3), (5000, 1)], {}, ("target",)),
 ]
 
 

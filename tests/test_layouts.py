@@ -394,6 +394,19 @@ def test_values_of_rows_with_gaps(isa, width, rng):
             F.binary_cross_entropy(bad[:, 1:-2, 4:-5], y, reduction="none")
 
 
+@pytest.mark.filterwarnings("ignore:target:UserWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("shape", "part"), [((9000, 3), (1, 3)), ((140, 1500), (1, 1500)), ((3, 260, 70), (3, 1, 70)), ((7, 2000, 3), (1, 2000, 1))])
+def test_gradients_that_are_summed(isa, threads, shape, part, dtype, rng):
+    x, y = rng.normal(size=shape).astype(dtype), rng.normal(size=part).astype(dtype)
+    gradient = lf.value_and_grad(F.smooth_l1_loss, argnums=1)
+    want = bits(gradient(x, y)[1])
+    for layout in LAYOUTS.values():
+        assert bits(gradient(layout(x), layout(y))[1]) == want
+    lf.set_num_threads(1)
+    assert bits(gradient(x, y)[1]) == want
+
+
 # rows shorter than a block of a sum, of one block and of several, and short ones; axes of one element; more rows than are taken side by side, and
 # fewer; odd ends
 TRANSPOSED = [(s, d) for s in [(300, 301), (19, 5001), (2500, 20)] for d in DTYPES] + [((300, 256), "float32"), ((6, 700, 7), "float32")]

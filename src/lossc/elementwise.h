@@ -956,9 +956,25 @@ static void NAME(elem_strip)(const LfElemJob *j, ptrdiff_t s)
     j->tall < 0 ? NAME(elem_flat_strip)(j, p, s) : NAME(elem_tall_strip)(j, p, s);
 }
 
-/* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements shares one element of it. Runs
- * no longer than LF_ELEM_PIECE are whole in one block; longer ones are cut into such pieces, added by the caller in order. */
-static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
+/* A chunk's gradient by an argument, one of the arrays of `o`. */
+static T *NAME(elem_by)(const LfElemJob *j, const T *p, int arg, ptrdiff_t i, ptrdiff_t n, T (*o)[LF_CHUNK])
+{
+    T in[LF_INPUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]}, *g = o[arg == 3 ? 0 : arg + 1];
+    const T *a[LF_INPUTS];
+    NAME(Factors) f;
+    double unused[T_ACC] = {0};
+    I bad = 0;
+    NAME(elem_inputs)(j, i, n, in, a);
+    NAME(elem_factors)(j, i, n, &f);
+    NAME(elem_run)(j->loss, arg ? LF_FULL : LF_GRAD, a, p, n, (T)j->scale, out, unused, &bad);
+    for (ptrdiff_t l = 0; arg == 3 && l < n; l++)
+        g[l] = (T)j->scale * g[l] + (T)j->weight_offset;
+    NAME(elem_scale)(g, n, arg == 3 ? NULL : f.w, f.m, f.u);
+    return g;
+}
+
+/* Runs no longer than LF_ELEM_PIECE are whole in one block; longer ones are cut into such pieces, added by the caller in order. */
+LF_CALLED NAME(elem_fold_runs)(const LfElemJob *j, int arg, ptrdiff_t b)
 {
     ptrdiff_t start, end;
     if (j->fold <= LF_ELEM_PIECE) {
@@ -971,28 +987,18 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
     }
     double *folded = j->folded + (j->fold <= LF_ELEM_PIECE ? start / j->fold : b), sum = 0;
     ptrdiff_t left = j->fold <= LF_ELEM_PIECE ? j->fold : end - start;
-    T p[2 * LF_PARAMS];
+    T p[2 * LF_PARAMS], o[LF_OUTS][LF_CHUNK];
     NAME(elem_params)(j, p);
-    T in[LF_INPUTS][LF_CHUNK], o[LF_OUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]};
-    NAME(Factors) f;
-    double unused[T_ACC] = {0};
-    I bad = 0;
     for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
         const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
-        const T *a[LF_INPUTS];
-        NAME(elem_inputs)(j, i, n, in, a);
-        NAME(elem_factors)(j, i, n, &f);
-        NAME(elem_run)(j->loss, LF_FULL, a, p, n, (T)j->scale, out, unused, &bad);
-        T *g = o[arg + 1];
-        if (arg == 3) {
-            for (ptrdiff_t l = 0; l < n; l++)
-                o[0][l] = (T)j->scale * o[0][l] + (T)j->weight_offset;
-            g = o[0];
-        }
-        NAME(elem_scale)(g, n, arg == 3 ? NULL : f.w, f.m, f.u);
+        const T *g = NAME(elem_by)(j, p, arg, i, n, o);
         for (ptrdiff_t l = 0; l < n;) {
             const ptrdiff_t run = n - l < left ? n - l : left;
-            sum += NAME(elem_sum)(g + l, run);
+            if (j->fold < T_SUMS)
+                for (ptrdiff_t k = 0; k < run; k++)
+                    sum += g[l + k];
+            else
+                sum += NAME(elem_sum)(g + l, run);
             l += run;
             if (!(left -= run)) {
                 *folded++ = sum;
@@ -1000,6 +1006,40 @@ static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
             }
         }
     }
+}
+
+/* Columns, at most a chunk of them, of up to `fold_rows` rows. Several short rows are added side by side. */
+LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, int arg, ptrdiff_t b)
+{
+    const ptrdiff_t row = j->inner, most = row < LF_CHUNK ? row : LF_CHUNK, strips = (row + most - 1) / most;
+    const ptrdiff_t pieces = (j->fold + j->fold_rows - 1) / j->fold_rows, part = b / strips, first = part % pieces * j->fold_rows;
+    const ptrdiff_t c = b % strips * most, width = row - c < most ? row - c : most;
+    const ptrdiff_t rows = j->fold - first < j->fold_rows ? j->fold - first : j->fold_rows, all = rows * width;
+    const ptrdiff_t side = strips == 1 && row < 64 ? 64 / row * row : width, step = strips == 1 ? LF_CHUNK / side * side : width;
+    const ptrdiff_t start = (part / pieces * j->fold + first) * row + c;
+    T p[2 * LF_PARAMS], o[LF_OUTS][LF_CHUNK];
+    double sum[LF_CHUNK] = {0};
+    NAME(elem_params)(j, p);
+    for (ptrdiff_t i = 0; i < all; i += step) {
+        const ptrdiff_t n = all - i < step ? all - i : step;
+        const T *g = NAME(elem_by)(j, p, arg, start + (strips == 1 ? i : i / width * row), n, o);
+        for (ptrdiff_t l = 0; l < n; l += side) {
+            const ptrdiff_t m = n - l < side ? n - l : side;
+#pragma omp simd
+            for (ptrdiff_t k = 0; k < m; k++)
+                sum[k] += g[l + k];
+        }
+    }
+    for (ptrdiff_t k = width; k < side; k++)
+        sum[k % width] += sum[k];
+    memcpy(j->folded + part * row + c, sum, (size_t)width * sizeof *sum);
+}
+
+/* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements, or rows of `inner`, share one element of
+ * it, or one row. */
+static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
+{
+    j->inner > 1 ? NAME(elem_fold_rows)(j, arg, b) : NAME(elem_fold_runs)(j, arg, b);
 }
 
 #undef T_SUMS

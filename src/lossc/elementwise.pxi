@@ -523,32 +523,37 @@ cdef class Elementwise:
         return tuple(grads), folds
 
     cdef int fold(self, LfElemJob *base, int slot, cnp.ndarray g, tuple shape, double divisor) except -1:
-        """Gradient by a broadcast argument, or the value (slot -1), over a divisor: its own dimensions first, then those it is summed over."""
+        """Gradient by a broadcast argument, or the value (slot -1), over a divisor: its own dimensions first, then those it is summed over, last any
+        of its own after all of these."""
         cdef LfElemJob job = base[0]
-        cdef int ndim = len(shape), lead = ndim - cnp.PyArray_NDIM(g), d, i = 0
-        cdef Py_ssize_t runs, pieces, blocks
+        cdef int ndim = len(shape), lead = ndim - cnp.PyArray_NDIM(g), d, last, i = 0
+        cdef Py_ssize_t outer, pieces, blocks
         cdef tuple kept = tuple([d for d in range(ndim) if d >= lead and cnp.PyArray_DIM(g, d - lead) == shape[d]])
         cdef tuple summed = tuple([d for d in range(ndim) if d not in kept])
         write_nothing(&job)
         if slot < 0:
             job.upstream.data = NULL
-        for d in kept + summed:
+        if job.size == 0:
+            g[...] = 0 if divisor != 0 else np.nan
+            return 0
+        last = max(summed, default=ndim)
+        job.fold, job.inner = math.prod([shape[d] for d in summed]), math.prod([shape[d] for d in kept if d > last])
+        for d in [d for d in kept if d < last] + list(summed) + [d for d in kept if d > last]:
             job.shape[i] = shape[d]
             for q in range(3):
                 job.in_[q].stride[i] = base.in_[q].stride[d]
             job.weight.stride[i], job.where.stride[i], job.upstream.stride[i] = base.weight.stride[d], base.where.stride[d], base.upstream.stride[d]
             i += 1
-        job.fold = 1
-        for d in summed:
-            job.fold *= shape[d]
-        if job.size == 0:
-            g[...] = 0 if divisor != 0 else np.nan
-            return 0
         self.merged(&job, False)
-        runs = job.size // job.fold
-        pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
-        blocks = (job.size + LF_ELEM_PIECE // job.fold * job.fold - 1) // (LF_ELEM_PIECE // job.fold * job.fold) if pieces == 1 else runs * pieces
-        folded = np.empty((runs, pieces), np.float64)
+        outer = job.size // (job.fold * job.inner)
+        if job.inner > 1:
+            job.fold_rows = max(128, 2 * LF_ELEM_PIECE // job.inner)
+            pieces = (job.fold + job.fold_rows - 1) // job.fold_rows
+            blocks = outer * pieces * ((job.inner + LF_CHUNK - 1) // LF_CHUNK)
+        else:
+            pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
+            blocks = outer * pieces if pieces > 1 else (outer + LF_ELEM_PIECE // job.fold - 1) // (LF_ELEM_PIECE // job.fold)
+        folded = np.empty((outer, pieces, job.inner), np.float64)
         job.folded = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded)
         with nogil:
             run_folds(&job, slot, blocks, threads_for(blocks, 3))

@@ -60,7 +60,9 @@ typedef struct {
     int count_mass;       /* mass counts elements, not their weights */
     double weight_offset; /* added to the gradient by weight: a mean over weights has a denominator that depends on it */
     ptrdiff_t fold;       /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
-    double *folded;       /* elem_fold: one partial sum per run and piece */
+    ptrdiff_t inner;      /* elem_fold: if above 1, these are runs of rows of so many elements, of which each has a sum of its own; */
+    ptrdiff_t fold_rows;  /* so many of them are summed in a piece */
+    double *folded;       /* elem_fold: one partial sum per run, piece and element of a row */
     int stream;           /* outputs go past the caches, by chunks of which none is bad */
     double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */
     ptrdiff_t *bad;       /* per block: 4 * first offending element + argument number, or -1 */

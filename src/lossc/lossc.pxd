@@ -28,7 +28,7 @@ cdef extern from "lossc.h" nogil:
         double scale
         int count_mass
         double weight_offset
-        Py_ssize_t fold
+        Py_ssize_t fold, inner, fold_rows
         double *folded
         int stream
         double *sum
