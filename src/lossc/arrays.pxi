@@ -126,19 +126,25 @@ cdef int merge_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) no
     return kept
 
 
+cdef bint steps_farther(LfArray **arrays, int count, int d, int e) noexcept:
+    """Whether dimension d steps farther than e: in more arrays, of those that step along both, or else in all arrays together."""
+    cdef Py_ssize_t one, other, far = 0
+    cdef int i, votes = 0
+    for i in range(count):
+        one, other = abs(arrays[i].stride[d]), abs(arrays[i].stride[e])
+        far += one - other
+        if one and other:
+            votes += (one > other) - (one < other)
+    return votes > 0 or (votes == 0 and far > 0)
+
+
 cdef void sort_dims(Py_ssize_t *shape, int ndim, LfArray **arrays, int count) noexcept:
-    """Sort dimensions by how far they step in all arrays together, the farthest first; even ones keep their order."""
-    cdef Py_ssize_t far[LF_MAXDIM]
+    """Sort dimensions by how far they step, the farthest first; even ones keep their order."""
     cdef int d, e, i
-    for d in range(ndim):
-        far[d] = 0
-        for i in range(count):
-            far[d] += abs(arrays[i].stride[d])
     for d in range(1, ndim):
         for e in range(d, 0, -1):
-            if far[e - 1] >= far[e]:
+            if not steps_farther(arrays, count, e, e - 1):
                 break
-            far[e - 1], far[e] = far[e], far[e - 1]
             shape[e - 1], shape[e] = shape[e], shape[e - 1]
             for i in range(count):
                 arrays[i].stride[e - 1], arrays[i].stride[e] = arrays[i].stride[e], arrays[i].stride[e - 1]

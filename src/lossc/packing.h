@@ -152,6 +152,8 @@ void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t s
             NAME(lf_load)(number, src + r * step, dtype, step, m);
             n > 8 ? NAME(lf_spread)(dst + r * n, number, n, m, 64 / sizeof(T)) : NAME(lf_spread)(dst + r * n, number, n, m, 16 / sizeof(T));
         }
+    else if (rows > 1 && lf_distance(step) < lf_distance(stride))
+        NAME(lf_load_tile)(dst, n, src, dtype, stride, step, n, rows);
     else if (stride == item && dtype == T_CODE)
         lf_copy_rows((char *)dst, n * item, src, step, n * item, rows);
     else if (stride != item || group < 2)
@@ -169,7 +171,9 @@ void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t s
 void NAME(lf_store_rows)(char *dst, int dtype, ptrdiff_t stride, ptrdiff_t step, const T *restrict src, ptrdiff_t n, ptrdiff_t rows, int stream)
 {
     const ptrdiff_t item = lf_itemsize(dtype), group = rows > 1 ? LF_BOUNCE / n : 0;
-    if (stride != item || group < 2)
+    if (rows > 1 && lf_distance(step) < lf_distance(stride))
+        NAME(lf_store_tile)(dst, dtype, stride, step, src, n, n, rows, stream);
+    else if (stride != item || group < 2)
         for (ptrdiff_t r = 0; r < rows; r++)
             NAME(lf_store)(dst + r * step, dtype, stride, src + r * n, n, stream);
     else if (dtype == T_CODE)
