@@ -525,14 +525,20 @@ def test_packed_rows_and_outputs_that_are_not(isa, shape, dtype, rng):
 
 @pytest.mark.parametrize("width", [1, 2, 33, 511, 513, 1100])
 def test_products_of_bfloat16(isa, width, rng):
-    """Logits of linear_cross_entropy on a CPU that multiplies bfloat16: those of float64, and the same bits of any layout and number of threads."""
+    """linear_cross_entropy on a CPU that multiplies bfloat16: near float64, and the same bits of any layout and number of threads."""
     h, w = (rng.normal(size=(n, width)).astype(DTYPES["bfloat16"]) for n in (37, 150))
     w[1::2] /= width**0.5
     labels = rng.integers(0, 150, 37)
-    want = F.cross_entropy(h.astype(float) @ w.astype(float).T, labels, reduction="none")
-    got = F.linear_cross_entropy(h, w, labels, reduction="none")
+    hidden, weight = h.astype(float), w.astype(float)
+    want, g = lf.value_and_grad(F.cross_entropy)(hidden @ weight.T, labels, reduction="none")
+    run = lf.value_and_grad(F.linear_cross_entropy, argnums=(0, 1))
+    got, grads = run(h, w, labels, reduction="none")
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert bits(F.linear_cross_entropy(h, w, labels, reduction="none")) == bits(got)
+    for gradient, a, b in zip(grads, (g, g.T), (weight, hidden), strict=True):
+        assert np.all(np.abs(gradient.astype(float) - a @ b) <= 2.0**-7 * (np.abs(a) @ np.abs(b)) + 1e-5)
     for other in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=1)[:, ::2], lambda a: a[::-1, ::-1].copy()[::-1, ::-1]):
         for threads in (1, 3):
             with lf.num_threads(threads):
-                assert bits(F.linear_cross_entropy(other(h), other(w), labels, reduction="none")) == bits(got)
+                again, others = run(other(h), other(w), labels, reduction="none")
+            assert [bits(again), *map(bits, others)] == [bits(got), *map(bits, grads)]

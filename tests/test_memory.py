@@ -112,6 +112,10 @@ for call, limit in ((lambda: F.linear_cross_entropy(h, w, y), 64), (lambda: lf.v
     mb, result = extra(call)
     assert mb < limit, mb
 assert abs(F.linear_cross_entropy(h, w, y) - np.log(128000)) < 1e-4
+h, w = np.ones((800, 768), ml_dtypes.bfloat16), np.zeros((16000, 768), ml_dtypes.bfloat16)
+grads = np.ones_like(h), np.ones_like(w)
+mb, _ = extra(lambda: lf.value_and_grad(F.linear_cross_entropy, argnums=(0, 1))(h, w, np.arange(800), grad_out=grads))
+assert mb < 64, mb
 """
     )
     python(program, alarm=120)

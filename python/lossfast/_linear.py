@@ -24,7 +24,7 @@ def linear_cross_entropy(
 
     Logits are made by NumPy's BLAS for some rows at a time, and become their own gradient. Where a few hundred rows of them would not fit into 32 MB
     they are made a tile at a time, merged into each row's logsumexp and, for gradients, made again. Those of bfloat16 are made here on CPUs that
-    multiply it as it is (AVX512-BF16), to which subnormal numbers are 0.
+    multiply it as it is (AVX512-BF16), to which subnormal numbers are 0; for bfloat16 gradients the logits' gradient, too, is rounded to it.
 
     Parameters
     ----------
@@ -64,7 +64,9 @@ def linear_cross_entropy(
 
     Notes
     -----
-    Gradients by `input`, `linear_weight`, `linear_bias`, `weight` and probabilities in `target`. Beside the gradients themselves less than 64 MB
+    Gradients by `input`, `linear_weight`, `linear_bias`, `weight` and probabilities in `target`. Where bfloat16 is multiplied as it is, those in
+    bfloat16 err by up to 2^-7 of the sum of their terms' magnitudes, of which half is their own rounding (torch rounds logits as well); with
+    ``grad_out`` of float32 they are as accurate as elsewhere. Beside the gradients themselves less than 64 MB
     are used for vectors of up to 1024 numbers. BLAS decides in which order products are added, so results may depend on its threads.
 
     References
@@ -192,8 +194,8 @@ class _Layer:
         self.classes, self.width = matrix.shape
         self.hidden = hidden if hidden.ndim == 2 else hidden.reshape(-1 if self.width else math.prod(hidden.shape[:-1]), self.width)
         self.probabilities = None if probabilities is None else probabilities.reshape(len(self.hidden), self.classes)
-        self.cut(matrix.dtype == dtype)
         self.short = dtype == _FLOAT32 and _core.multiplies(self.hidden, matrix)  # logits are products of halves as they are
+        self.cut(matrix.dtype == dtype)
         self.matrix = matrix if self.short or self.across < self.classes else _core.ready(matrix, dtype)
         self.bias = None if bias is None else bias.astype(dtype)
         self.weights = weights
@@ -202,6 +204,8 @@ class _Layer:
         """How many rows and classes at a time, and whether rows of logits are whole; `at_hand`: reading the weights again costs nothing."""
         count, row, vector = len(self.labels), self.dtype.itemsize * (self.classes or 1), self.dtype.itemsize * (self.width or 1)
         self.down = max(_LEAST, _LOGITS // 8 // max(row, vector))
+        if self.short and self.classes * vector > _WIDE and count * row <= _LOGITS:
+            self.down = max(self.down, count)  # else logits are made twice
         once = at_hand or count <= self.down
         self.whole = (once or self.classes * vector <= _WIDE) and row * min(self.down, count) <= _LOGITS
         tile = self.classes if self.whole and not once else (_WIDE if at_hand or not self.whole else _TILE) // vector
@@ -218,6 +222,7 @@ class _Layer:
         self.gb = None if gb is None else np.zeros(self.classes)
         if gt is not None and rows is not None:
             gt[...] = 0
+        self.halves = self.short and all(grads[name].dtype == self.hidden.dtype for name in grads.keys() & {"input", "linear_weight"})
         self.gt = None if gt is None else gt.reshape(self.probabilities.shape)
         self.weight_sums = np.zeros((2, self.classes)) if "weight" in grads else None
         if self.gw is not None and not n:
@@ -281,7 +286,7 @@ class _Layer:
             room = np.empty((min(down, count), self.classes), self.dtype)
         weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
         for r, rows, given in self.parts(down):
-            h = _core.ready(given, self.dtype) if products or not self.short else None
+            h = _core.ready(given, self.dtype) if (products and not self.halves) or not self.short else None
             x = self.rows_of_logits(given if self.short else h, room)
             gt = None if self.gt is None else self.gt[rows]
             target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
@@ -290,8 +295,8 @@ class _Layer:
             total += _core.class_rows(x, target, weights, self.smoothing, scale, loss, products, self.weight_sums, gt)
             if gt is not None and self.rows is not None:
                 self.gt[rows] = gt
-            for c, w in self.tiles(True) if products else ():
-                self.add(c, r, w, h, x[:, c])
+            for c, w in self.tiles(not self.halves) if products else ():
+                self.add(c, r, w, given if self.halves else h, x[:, c])
         return total
 
     def by_tiles(self, losses, products):
@@ -324,7 +329,7 @@ class _Layer:
     def products(self, state, factors):
         """For each tile of classes and of rows: (classes, rows, their weights and hidden vectors, logits seen by `state`, or their gradient)."""
         logits = np.empty(min(_ROWS, len(self.labels)) * self.across, self.dtype)
-        ready = not self.short or factors is not None
+        ready = not self.short or (factors is not None and not self.halves)
         for c, w in self.tiles(ready):
             bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
             for r, rows, given in self.parts(_ROWS):
@@ -337,12 +342,13 @@ class _Layer:
                 yield c, r, w, h, x
 
     def add(self, c, r, w, h, g):
-        """Adds the share of logits' gradient to the gradients by hidden vectors, weights and bias."""
+        """Adds the share of logits' gradient to the gradients by hidden vectors, weights and bias: w and h as they are for `halves`, else ready."""
+        add_product = _core.add_product if self.halves else _add_product
         if self.gx is not None:
-            _add_product(self.gx[r], g, w, c.start == 0)
+            add_product(self.gx[r], g, w, c.start == 0)
         if self.gw is not None:
             sums = self.gw[c] if self.sums is self.gw else self.sums[: len(w)]
-            _add_product(sums, g.T, h, r.start == 0)
+            add_product(sums, g.T, h, r.start == 0)
             if self.sums is not self.gw and r.stop == len(self.labels):
                 _core.put(self.gw[c], sums)
         if self.gb is not None:

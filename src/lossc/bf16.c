@@ -1,5 +1,5 @@
-/* Logits of bfloat16 vectors and weights, on CPUs that multiply pairs of these (AVX512-BF16): twice as many products a cycle as of floats, and nothing
- * to convert. Intrinsics, since gcc knows no such operation: 200 GFlop/s on one core where NumPy's float32 BLAS makes 95.
+/* Products of bfloat16 matrices, on CPUs that multiply pairs of these (AVX512-BF16): twice as many products a cycle as of floats, and nothing to
+ * convert. Intrinsics, since gcc knows no such operation: 200 GFlop/s on one core where NumPy's float32 BLAS makes 95.
  *
  * Products of two bfloat16 are exact; a sum is a float that takes them two at a time, in order. As the CPU has it, subnormal inputs and sums are 0. */
 #include "lossc.h"
@@ -19,6 +19,18 @@ static void pack(uint32_t (*panel)[LF_BF16_PANEL], const char *w, ptrdiff_t step
     for (ptrdiff_t c = 0; odd && c < columns; c++) {
         panel[pairs][c] = 0;
         memcpy(&panel[pairs][c], w + c * step + 4 * pairs, 2);
+    }
+}
+
+/* ... of columns: rows 2 k and 2 k + 1 of w. */
+static void pack_down(uint32_t (*panel)[LF_BF16_PANEL], const char *w, ptrdiff_t step, ptrdiff_t columns, ptrdiff_t pairs, int odd)
+{
+    typedef uint16_t __attribute__((aligned(1), may_alias)) Word;
+    for (ptrdiff_t k = 0; k < pairs + odd; k++) {
+        const Word *low = (const void *)(w + 2 * k * step), *high = (const void *)(w + (2 * k + (k < pairs)) * step);
+        const uint32_t both = k < pairs ? 0xffffffff : 0xffff;
+        for (ptrdiff_t c = 0; c < columns; c++)
+            panel[k][c] = (low[c] | (uint32_t)high[c] << 16) & both;
     }
 }
 
@@ -50,7 +62,7 @@ static void add_rows(float *const *x, const char *const *h, const uint32_t (*pan
 }
 
 void lf_bf16_panel(float *x, ptrdiff_t to, const char *h, ptrdiff_t from, const char *w, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
-                   ptrdiff_t n)
+                   ptrdiff_t n, int how)
 {
     uint32_t panel[PAIRS][LF_BF16_PANEL] __attribute__((aligned(64)));
     __mmask16 part[VECTORS];
@@ -58,14 +70,17 @@ void lf_bf16_panel(float *x, ptrdiff_t to, const char *h, ptrdiff_t from, const 
         part[v] = (__mmask16)(columns >= 16 * v + 16 ? 0xffff : columns <= 16 * v ? 0 : (1 << (columns - 16 * v)) - 1);
     for (ptrdiff_t done = 0; done < n || !done; done += 2 * PAIRS) {
         const ptrdiff_t left = n - done < 2 * PAIRS ? n - done : 2 * PAIRS;
-        pack(panel, w + 2 * done, step, columns, left / 2, left & 1);
+        if (how & LF_BF16_DOWN)
+            pack_down(panel, w + done * step, step, columns, left / 2, left & 1);
+        else
+            pack(panel, w + 2 * done, step, columns, left / 2, left & 1);
         for (ptrdiff_t i = 0; i < rows; i += ROWS) {
             float *xs[ROWS];
             const char *hs[ROWS];
             const int count = rows - i < ROWS ? (int)(rows - i) : ROWS;
             for (int r = 0; r < ROWS; r++) /* a missing row is the first once more */
                 xs[r] = x + (i + (r < count ? r : 0)) * to, hs[r] = h + (i + (r < count ? r : 0)) * from + 2 * done;
-            add_rows(xs, hs, panel, left / 2, left & 1, !done, count, part);
+            add_rows(xs, hs, panel, left / 2, left & 1, !done && !(how & LF_BF16_MORE), count, part);
         }
     }
 }

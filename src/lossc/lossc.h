@@ -187,10 +187,12 @@ extern const int lf_loss_count, lf_loss_inputs[], lf_loss_params[];
 int lf_isa_count(void); /* tables this machine can run, weakest first */
 const LfKernels *lf_isa(int i);
 
-/* x = h w', rows of n numbers of bfloat16: x[rows][columns], its rows `to` floats apart, those of h and w `from` and `step` bytes (bf16.c). */
+/* x = h w', rows of n numbers of bfloat16: x[rows][columns], its rows `to` floats apart, those of h and w `from` and `step` bytes (bf16.c).
+ * how: the product is added to x; w is w[n][columns]. */
 #define LF_BF16_PANEL 64 /* columns at most */
+enum { LF_BF16_MORE = 1, LF_BF16_DOWN = 2 };
 typedef void LfBf16Panel(float *x, ptrdiff_t to, const char *h, ptrdiff_t from, const char *w, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
-                         ptrdiff_t n);
+                         ptrdiff_t n, int how);
 LfBf16Panel *lf_bf16(const LfKernels *); /* beside these kernels; NULL where the CPU has no such products */
 
 void lf_fork_init(void); /* see dispatch.c */

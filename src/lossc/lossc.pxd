@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 cdef extern from "lossc.h" nogil:
     enum:
         LF_F16, LF_BF16, LF_F32, LF_F64, LF_I8, LF_I16, LF_I32, LF_I64, LF_U8, LF_U16, LF_U32, LF_U64, LF_BOOL
-        LF_MAXDIM, LF_BF16_PANEL, LF_INPUTS, LF_PARAMS, LF_W, LF_SMALL_C
+        LF_MAXDIM, LF_BF16_PANEL, LF_BF16_MORE, LF_BF16_DOWN, LF_INPUTS, LF_PARAMS, LF_W, LF_SMALL_C
         LF_CHUNK, LF_ELEM_BLOCK, LF_ELEM_SHARES, LF_ELEM_PERIOD, LF_ELEM_PIECE, LF_STRIP, LF_STRIP_ROWS
         LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL
 
@@ -206,7 +206,7 @@ cdef extern from "lossc.h" nogil:
     int lf_isa_count()
     const LfKernels *lf_isa(int i)
     ctypedef void LfBf16Panel(float *, Py_ssize_t, const char *, Py_ssize_t, const char *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                              Py_ssize_t) noexcept nogil
+                              Py_ssize_t, int) noexcept nogil
     LfBf16Panel *lf_bf16(const LfKernels *)
     void lf_fork_init()
     int lf_fork_serial()

@@ -399,11 +399,13 @@ def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray lab
         run_tile(&job, factors is not None, rows, threads_for(rows, 2) // LINEAR_SHARE)
 
 
-cdef void run_panels(LfBf16Panel *panel, float *x, Py_ssize_t to, const char *h, Py_ssize_t from_, const char *w, Py_ssize_t step,
-                     Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t n, int threads) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in prange((columns + LF_BF16_PANEL - 1) // LF_BF16_PANEL, schedule="static", num_threads=threads):
-        panel(x + i * LF_BF16_PANEL, to, h, from_, w + i * LF_BF16_PANEL * step, step, rows, min(LF_BF16_PANEL, columns - i * LF_BF16_PANEL), n)
+cdef void run_panels(float *x, Py_ssize_t to, const char *h, Py_ssize_t from_, const char *w, Py_ssize_t step, Py_ssize_t rows,
+                     Py_ssize_t columns, Py_ssize_t n, int how) noexcept:
+    cdef Py_ssize_t i, far = LF_BF16_PANEL * (2 if how & LF_BF16_DOWN else step)
+    cdef int threads = threads_for(columns // LF_BF16_PANEL, 2)
+    cdef LfBf16Panel *panel = lf_bf16(K)
+    for i in prange((columns + LF_BF16_PANEL - 1) // LF_BF16_PANEL, schedule="static", num_threads=threads, nogil=True):
+        panel(x + i * LF_BF16_PANEL, to, h, from_, w + i * far, step, rows, min(LF_BF16_PANEL, columns - i * LF_BF16_PANEL), n, how)
 
 
 def multiplies(cnp.ndarray h, cnp.ndarray w):
@@ -419,11 +421,32 @@ cdef cnp.ndarray in_rows(cnp.ndarray a):
 def multiply(cnp.ndarray x, cnp.ndarray h, cnp.ndarray w):
     """x = h @ w.T in float32, of which rows are one run each."""
     h, w = in_rows(h), in_rows(w)
-    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), columns = cnp.PyArray_DIM(x, 1)
-    with nogil:
-        run_panels(lf_bf16(K), <float *>cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // 4, <char *>cnp.PyArray_DATA(h),
-                   cnp.PyArray_STRIDE(h, 0), <char *>cnp.PyArray_DATA(w), cnp.PyArray_STRIDE(w, 0), rows, columns, cnp.PyArray_DIM(h, 1),
-                   threads_for(columns // LF_BF16_PANEL, 2))
+    run_panels(<float *>cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0) // 4, <char *>cnp.PyArray_DATA(h), cnp.PyArray_STRIDE(h, 0),
+               <char *>cnp.PyArray_DATA(w), cnp.PyArray_STRIDE(w, 0), cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), cnp.PyArray_DIM(h, 1), 0)
+
+
+def add_product(cnp.ndarray x, cnp.ndarray a, cnp.ndarray b, bint first):
+    """x = a @ b, or += where it is not the first, in float32, of which rows are one run each: of bfloat16 `b` and of float32 `a` as bfloat16, some
+    rows at a time. Rows of `a`, or its columns, are one run each."""
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(a, 0), n = cnp.PyArray_DIM(a, 1), most = max(ROUNDED // max(n, 1), 6), i, count
+    cdef bint turned = cnp.PyArray_STRIDE(a, 1) != 4
+    cdef Py_ssize_t ld = cnp.PyArray_STRIDE(a, turned) // 4, to = cnp.PyArray_STRIDE(x, 0) // 4
+    cdef cnp.ndarray near = np.empty((min(rows, most), n), np.uint16)
+    cdef char *h = <char *>cnp.PyArray_DATA(near)
+    cdef float *p
+    b = in_rows(b)
+    for i in range(0, rows, most):
+        count, p = min(most, rows - i), <float *>cnp.PyArray_DATA(a) + i * (1 if turned else ld)
+        with nogil:
+            if turned:
+                K.store_tile_f32(h, LF_BF16, 2 * n, 2, p, ld, count, n, 0)
+            else:
+                K.store_tile_f32(h, LF_BF16, 2, 2 * n, p, ld, n, count, 0)
+        run_panels(<float *>cnp.PyArray_DATA(x) + i * to, to, h, 2 * n, <char *>cnp.PyArray_DATA(b), cnp.PyArray_STRIDE(b, 0), count,
+                   cnp.PyArray_DIM(b, 1), n, LF_BF16_DOWN if first else LF_BF16_DOWN | LF_BF16_MORE)
+
+
+cdef Py_ssize_t ROUNDED = 1 << 20       # floats of a factor that are rounded to bfloat16 at once
 
 
 def class_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray weight, double smoothing, object scale, cnp.ndarray out, bint gradient,
