@@ -71,10 +71,13 @@ static void NAME(rows_labels)(const LfRowJob *j, NAME(Rows) * r, LfRowBlock *k)
     const int64_t ignored = indices ? j->ignore_index : -1; /* also what is masked, and lanes of no row */
     int64_t y[LF_W], any = 0;
     ptrdiff_t bad = 0;
-    for (ptrdiff_t l = 0; !indices && !j->where.data && l < LF_W; l++)
-        r->label[l] = l < r->n ? 0 : -1, r->wt[l] = l < r->n ? 1 : 0;
-    if (!indices && !j->where.data)
+    if (!indices && !j->where.data) {
+        for (ptrdiff_t l = 0; l < r->n; l++)
+            r->label[l] = 0, r->wt[l] = 1;
+        for (ptrdiff_t l = r->n; l < LF_W; l++)
+            r->label[l] = -1, r->wt[l] = 0;
         return;
+    }
     for (ptrdiff_t l = 0; l < LF_W; l++)
         y[l] = l < r->n ? 0 : ignored;
     if (indices)
