@@ -182,3 +182,15 @@ def test_hostile_ids_and_lengths(rng):
         except (IndexError, ValueError):
             refused += 1
     assert 200 < refused < 1000
+
+
+def test_gradient_down_to_the_smallest_float():
+    """A detour of ever smaller probability: entries become subnormal and then 0 as those of double do when they are rounded to float32."""
+    for gap in np.arange(80, 112, 0.5):
+        logits = np.zeros((1, 2, 2, 3))
+        logits[0, 0, 0] = [gap, 0, 0]  # the blank first; by the label first there is next to nothing
+        y, lengths = np.array([[1]]), ([2], [1])
+        wide = lf.value_and_grad(lf.functional.rnnt_loss)(logits, y, *lengths, blank=0)[1]
+        narrow = lf.value_and_grad(lf.functional.rnnt_loss)(logits.astype(np.float32), y, *lengths, blank=0)[1]
+        assert narrow.dtype == np.float32
+        np.testing.assert_allclose(narrow, wide, rtol=1e-6, atol=2**-149)

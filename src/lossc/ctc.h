@@ -52,23 +52,20 @@ INLINE void ctc_fetch(const CtcSource *s, ptrdiff_t column, int from, int to)
             __builtin_prefetch(s->x + s->classes[column] * s->step + s->off[l], 0, 2);
 }
 
-/* Frames that ctc_extent and ctc_emit fetch begin here; ctc_gather fetches those before. */
-enum { CTC_EXTENT_FETCHES = 3, CTC_EMIT_FETCHES };
+/* Frames that ctc_emit fetches begin here; ctc_gather fetches those before. */
+enum { CTC_EMIT_FETCHES = 4 };
 
-/* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum.
- * Meanwhile some of `next`, if there is one, is fetched. */
+/* Of the entries of eight frames: the largest, of label columns (`used`; all, if NULL) or with `whole` of all, and the labels' least and sum. */
 typedef struct {
     double top[F], least[F], total[F];
 } CtcExtent;
 
-static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, int whole, const CtcSource *next, CtcExtent *to)
+static void ctc_extent(const double *q, ptrdiff_t count, const int32_t *used, int whole, CtcExtent *to)
 {
     CtcExtent e;
     for (int l = 0; l < F; l++)
         e.top[l] = -INFINITY, e.least[l] = INFINITY, e.total[l] = 0;
     for (ptrdiff_t c = 0; c < count; c++) {
-        if (next)
-            ctc_fetch(next, c, CTC_EXTENT_FETCHES, CTC_EMIT_FETCHES);
         if (!used || used[c]) {
 #pragma omp simd
             for (int l = 0; l < F; l++) {
@@ -228,14 +225,19 @@ static void ctc_end_shift(const LfCtcSample *u, ptrdiff_t t)
 /* What stands above 0 by more than rounding explains is no log-probability, and M of that size would take the digits of all others: entries above those
  * that paths use become 0 probabilities. A path uses labels that are reached by then and left in time. */
 #define CTC_LARGE 700
-static void ctc_drop_unused(const LfCtcSample *u, ptrdiff_t b, double *q, ptrdiff_t count, const int32_t *used, CtcExtent *e)
+static int ctc_has_large(const CtcExtent *e)
 {
     int large = 0;
+    for (int l = 0; l < F; l++)
+        large |= e->top[l] > CTC_LARGE;
+    return large;
+}
+
+static void ctc_drop_unused(const LfCtcSample *u, ptrdiff_t b, double *q, ptrdiff_t count, const int32_t *used, CtcExtent *e)
+{
     double top[F];
     for (int l = 0; l < F; l++)
-        large |= e->top[l] > CTC_LARGE, top[l] = -INFINITY;
-    if (!large)
-        return;
+        top[l] = -INFINITY;
     for (ptrdiff_t i = 0; i <= u->S; i++)
         for (int l = 0; l < F; l++) {
             const ptrdiff_t n = (b * F + l < u->steps ? b * F + l : u->steps - 1) + 1, left = u->steps - n;
@@ -248,7 +250,7 @@ static void ctc_drop_unused(const LfCtcSample *u, ptrdiff_t b, double *q, ptrdif
     for (ptrdiff_t c = 0; c < count; c++)
         for (int l = 0; l < F; l++)
             q[c * F + l] = q[c * F + l] > top[l] ? -INFINITY : q[c * F + l];
-    ctc_extent(q, count, used, 0, NULL, e);
+    ctc_extent(q, count, used, 0, e);
 }
 
 /* Block b of sample n: whole rows. */
@@ -261,8 +263,8 @@ static void ctc_short_rows(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t n,
     const double *M = extent.top;
     ctc_offsets(off, j->x_t, t, frames);
     ctc_load_frames(j, j->x + n * j->x_n, off, frames, q);
-    ctc_extent(q, C, u->classes, j->from_logits, NULL, &extent);
-    if (!j->from_logits)
+    ctc_extent(q, C, u->classes, j->from_logits, &extent);
+    if (!j->from_logits && ctc_has_large(&extent))
         ctc_drop_unused(u, b, q, C, u->classes, &extent);
     if (j->path && !j->from_logits) {
         ctc_emit_path(q, C, u->classes, &extent, ties);
@@ -322,32 +324,38 @@ static void ctc_gather_row(const LfCtcJob *j, const LfCtcSample *u, const char *
     CTC_READ(0, count, q[i * F], u->classes[i] * j->x_c)
 }
 
-/* q[c F + l] = entry of column c of frame l, while the first frames of `next` are fetched. */
-static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource *next, double *restrict q)
+/* q[c F + l] = entry of column c of frame l, and what they extend over, while the first frames of `next` are fetched. */
+static void ctc_gather(const LfCtcJob *j, const CtcSource *from, const CtcSource *next, double *restrict q, CtcExtent *e)
 {
-    const int ahead = j->path ? F : CTC_EXTENT_FETCHES; /* for a path the arithmetic takes too little */
+    const int ahead = j->path ? F : CTC_EMIT_FETCHES; /* for a path the arithmetic takes too little */
+    V top[F / LANES], least[F / LANES], total[F / LANES];
+    for (int f = 0; f < F / LANES; f++)
+        top[f] = ctc_splat(-INFINITY), least[f] = ctc_splat(INFINITY), total[f] = ctc_splat(0);
     for (ptrdiff_t c = 0; c < from->count; c++) {
         const char *x = from->x + from->classes[c] * from->step;
         ctc_fetch(next, c, 0, ahead);
         CTC_READ(0, F, q[c * F + i], from->off[i])
+        for (int f = 0; f < F / LANES; f++) {
+            const V v = ((const V *)(q + c * F))[f];
+            top[f] = ctc_max(v, top[f]), least[f] = ctc_min(v, least[f]), total[f] += v;
+        }
     }
+    memcpy(e->top, top, sizeof top), memcpy(e->least, least, sizeof least), memcpy(e->total, total, sizeof total);
 }
 
-/* Block b of a sample whose label columns lie in q as they were read, from logits with M, S of each row. */
-static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, const CtcSource *next, const double *M, const double *S)
+/* Block b of a sample whose label columns lie in q as they were read and extend over *e, from logits with M, S of each row. */
+static void ctc_columns(const LfCtcJob *j, const LfCtcSample *u, ptrdiff_t b, CtcExtent *e, const CtcSource *next, const double *M, const double *S)
 {
     const ptrdiff_t t = b * F, frames = u->steps - t < F ? u->steps - t : F, zero = u->columns - 1;
     double *q = u->q + t * u->columns, mu[F], rest[F], nan[F], rough[F];
-    CtcExtent extent;
-    ctc_extent(q, zero, NULL, 0, j->path ? NULL : next, &extent);
-    if (!j->from_logits)
-        ctc_drop_unused(u, b, q, zero, NULL, &extent);
+    if (!j->from_logits && ctc_has_large(e))
+        ctc_drop_unused(u, b, q, zero, NULL, e);
     for (int l = 0; l < F; l++)
-        u->offset[t + l] = mu[l] = extent.top[l] > -INFINITY ? extent.top[l] : 0;
+        u->offset[t + l] = mu[l] = e->top[l] > -INFINITY ? e->top[l] : 0;
     if (j->path)
-        ctc_emit_path(q, zero, NULL, &extent, nan);
+        ctc_emit_path(q, zero, NULL, e, nan);
     else
-        ctc_emit(ctc_form(&extent, mu), q, zero, NULL, mu, 0, next, rest, nan, rough);
+        ctc_emit(ctc_form(e, mu), q, zero, NULL, mu, 0, next, rest, nan, rough);
     for (int l = 0; l < F; l++)
         u->shift[t + l] = nan[l] > 0 || !(mu[l] < INFINITY) ? NAN : -mu[l];
     for (int l = 0; l < frames && j->from_logits; l++) {
@@ -385,8 +393,9 @@ static void ctc_entries(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, ptrdiff
             if (from.count == 0)
                 continue;
             const LfCtcSample *u = &j->sample[n];
-            ctc_gather(j, &from, &next, u->q + at * F * u->columns);
-            ctc_columns(j, u, at, &next, NULL, NULL);
+            CtcExtent extent;
+            ctc_gather(j, &from, &next, u->q + at * F * u->columns, &extent);
+            ctc_columns(j, u, at, &extent, &next, NULL, NULL);
             if (j->g && !j->states)
                 ctc_fill(j, n, at * F, at * F + F < u->steps ? at * F + F : u->steps, 0);
         }
@@ -722,7 +731,12 @@ static void NAME(ctc_logits)(const LfCtcJob *j, ptrdiff_t b, ptrdiff_t first, pt
             NAME(ctc_long_row)(j, x, g, g ? j->scale[n] : 0, &M[n - first][l], &S[n - first][l], scratch);
             ctc_gather_row(j, u, x, u->q + b * F * u->columns + l);
         }
-    for (ptrdiff_t n = first; n < end; n++)
-        if (b < j->sample[n].blocks && j->sample[n].status == LF_CTC_READY)
-            ctc_columns(j, &j->sample[n], b, NULL, M[n - first], S[n - first]);
+    for (ptrdiff_t n = first; n < end; n++) {
+        const LfCtcSample *u = &j->sample[n];
+        CtcExtent extent;
+        if (b >= u->blocks || u->status != LF_CTC_READY)
+            continue;
+        ctc_extent(u->q + b * F * u->columns, u->columns - 1, NULL, 0, &extent);
+        ctc_columns(j, u, b, &extent, NULL, M[n - first], S[n - first]);
+    }
 }

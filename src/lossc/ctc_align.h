@@ -15,7 +15,7 @@
 #define CTC_NEVER ctc_splat(-INFINITY)
 #define CTC_NARROW 64 /* pairs from which a search is worth its while */
 #define CTC_LATER 4.0
-#define CTC_BEHIND 40.0
+#define CTC_BEHIND 100.0
 #define CTC_PARTS (CTC_OCTET / LANES) /* groups in an octet */
 
 /* Bit l: whether a[l] > b[l]. */

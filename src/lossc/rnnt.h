@@ -99,13 +99,6 @@ static void rnnt_flow(const LfRnntJob *j, ptrdiff_t n, ptrdiff_t t, ptrdiff_t fi
     }
 }
 
-static void rnnt_zero(const LfRnntJob *j, char *row)
-{
-    const double zero[LF_CTC_RUN] = {0};
-    for (ptrdiff_t c = 0; c < j->row.C; c += LF_CTC_RUN)
-        lf_store_f64(row + c * j->row.g_c, j->row.g_dtype, j->row.g_c, zero, j->row.C - c < LF_CTC_RUN ? j->row.C - c : LF_CTC_RUN, j->row.stream);
-}
-
 #endif
 
 /* Frame t of sample n: log-probabilities of the blank and of the next label. Where they lead out of the lattice they count for nothing; but the
@@ -149,6 +142,13 @@ static void NAME(rnnt_softmax)(const LfCtcJob *j, const char *x, T *row, double 
         NAME(ctc_refine)(j, x, row, j->C, m, sum, k);
 }
 
+static void NAME(rnnt_zero)(const LfCtcJob *j, char *row)
+{
+    static T zero[LF_CTC_RUN]; /* never written; a constant would take room in the file */
+    for (ptrdiff_t c = 0; c < j->C; c += LF_CTC_RUN)
+        NAME(lf_store)(row + c * j->g_c, j->g_dtype, j->g_c, zero, j->C - c < LF_CTC_RUN ? j->C - c : LF_CTC_RUN, j->stream);
+}
+
 static void NAME(rnnt_clamp)(T *row, ptrdiff_t C, T bound, T up)
 {
 #pragma omp simd
@@ -164,6 +164,7 @@ static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratc
     const ptrdiff_t n = task / j->steps, t = task % j->steps, C = j->row.C, cells = (ptrdiff_t)j->lengths[n] + 1;
     const double up = j->row.scale[n], factor = j->clamp > 0 ? 1 : up;
     const int32_t *y = j->row.labels + n * (j->width - 2);
+    const double least = sizeof(T) == sizeof(double) ? 0 : 0x1p-151; /* less rounds to 0, and no entry is larger than the occupancy */
     T *row = (T *)(scratch + j->row.row_bytes);
     RnntCells cell;
     for (ptrdiff_t u = 0; u < j->width - 1; u++) {
@@ -173,8 +174,8 @@ static void NAME(rnnt_gradient)(const LfRnntJob *j, ptrdiff_t task, char *scratc
         const int in = t < j->frames[n] && u < cells && !(j->loss[n] == INFINITY), labelled = u < cells - 1;
         if (in && k == 0)
             rnnt_flow(j, n, t, u, cells - u < RNNT_CELLS ? cells - u : RNNT_CELLS, &cell);
-        if (!in || cell.occupancy[k] == 0) {
-            rnnt_zero(j, g);
+        if (!in || cell.occupancy[k] == 0 || cell.occupancy[k] * fabs(factor) < least) {
+            NAME(rnnt_zero)(&j->row, g);
             continue;
         }
         if (j->row.from_logits)
