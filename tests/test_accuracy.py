@@ -298,6 +298,29 @@ def test_elementwise_losses(isa, case, option):
     report(f"{case.function} {option}", errors(case, option), 1 if case.algebraic else 2)
 
 
+def squares_over(rng, n):
+    x = rng.uniform(1, 2, n) * 2.0**65
+    return x, 0 * x, x * x / rng.uniform(3.5e38, 6.7e38, n)
+
+
+HARD = [  # function, options, ulp, arrays for which a rounding or an overflow before the last one would show
+    ("hinge_embedding_loss", {"margin": 0.1}, 1, lambda rng, n: (rng.uniform(0.09, 0.11, n), np.full(n, -1))),
+    ("margin_ranking_loss", {"margin": 0.3}, 1, lambda rng, n: (rng.uniform(1.29, 1.31, n), np.ones(n), np.ones(n))),
+    ("gaussian_nll_loss", {}, 2, squares_over),
+    ("poisson_nll_loss", {}, 0, lambda rng, n: (rng.uniform(95, 120, n), rng.uniform(1e38, 3e38, n))),
+    ("tweedie_nll_loss", {"power": 0}, 2, lambda rng, n: (rng.uniform(-120, -105, n), rng.uniform(1e30, 1e38, n))),
+    ("tweedie_nll_loss", {"power": 3}, 2, lambda rng, n: (rng.uniform(53, 58, n), rng.uniform(1e34, 1e38, n))),
+]
+
+
+@pytest.mark.parametrize("name, options, most, make", [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in HARD])
+def test_hard_arguments(isa, name, options, most, make):
+    args = [np.asarray(a).astype(np.float32) for a in make(generator(name), 5000)]
+    with np.errstate(over="ignore"):
+        want = getattr(reference, name)(*args, **options, reduction="none")
+        report(name, ulps(getattr(F, name)(*args, **options, reduction="none"), want), most)
+
+
 @pytest.mark.parametrize("case", [pytest.param(c, id=c.function) for c in LIVE if c.kind == "row" or c.function == "focal_loss"])
 def test_losses_of_vectors(isa, case):
     """Within 2 ulp: they are computed in float64 but for what they read.  (linear_cross_entropy's logits are BLAS's float32.)"""

@@ -96,12 +96,12 @@ static inline T NAME(lf_pow_rest)(T x, T y, T ylo, T z)
     return y == 0 ? 0 : ((e.hi - z) + e.lo) + e.hi * plo;
 }
 
-/* d^2/s with its error, d and s pairs, from q, d/s within 2 ulp. */
-static inline NAME(LfPair) NAME(lf_square_over)(NAME(LfPair) d, NAME(LfPair) s, T q)
+/* k d^2/s with its error, k a power of two, d and s pairs, from q, d/s within 2 ulp. */
+static inline NAME(LfPair) NAME(lf_square_over)(T k, NAME(LfPair) d, NAME(LfPair) s, T q)
 {
-    T v = d.hi * q, qs = q * s.hi;
+    T kq = k * q, v = d.hi * kq, qs = q * s.hi;
     T rest = ((d.hi - qs) - NAME(lf_product_error)(q, s.hi, qs)) - q * s.lo; /* d - q s */
-    return (NAME(LfPair)){v, q * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, q, v)};
+    return (NAME(LfPair)){v, kq * (rest + 2 * d.lo) + NAME(lf_product_error)(d.hi, kq, v)};
 }
 
 /* log(1 + e) for a pair 0 <= e <= 1: in float half the work of lf_log1p_pair, hi within 1.5 ulp (polynomial: 2^-24.9), both together 0.6. */
@@ -296,22 +296,24 @@ LOSS(hinge)
     return r;
 }
 
-/* Squared hinge, likewise.  v = max(0, m)^2;  gx = -2 m y, gy = -2 m x, hx = 2 y^2 where m >= 0. */
+/* Squared hinge, likewise.  v = max(0, m)^2;  gx = -2 m y, gy = -2 m x, hx = 2 y^2 where m >= 0.  Of a y that is not +-1, m is x y's rounding near 0:
+ * v is then known to 2^-50 only, and gx to 2^-25 y. */
 LOSS(squared_hinge)
 {
     T xy = x * y;
     NAME(LfPair) m = NAME(lf_minus)(1, xy);
     T h = m.hi < 0 ? 0 : m.hi, v = h * h;
     T c = 2 * h * (m.lo - NAME(lf_product_error)(x, y, xy)) + NAME(lf_product_error)(h, h, v);
-    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = -2 * h * y, .gy = -2 * NAME(lf_times)(h, x), .hx = m.hi < 0 ? 0 : 2 * y * y};
+    return (VG){.v = v, .c = NAME(lf_finite)(c), .gx = -2 * (h * y), .gy = -2 * NAME(lf_times)(h, x), .hx = m.hi < 0 ? 0 : 2 * y * y};
 }
 
 /* Hinge embedding.  v = x for y = 1, max(0, margin - x) for y = -1; as torch, both are added for any other y. */
 LOSS(hinge_embedding)
 {
-    T m = p[0] - x, apart = m < 0 ? 0 : m;
-    T v = (y == 1 ? 0 : apart) + (y == -1 ? 0 : x);
-    return (VG){.v = y == y ? v : y, .gx = (y == -1 ? 0 : R(1.0)) - (y == 1 ? 0 : m < 0 ? 0 : R(1.0))};
+    NAME(LfPair) m = NAME(lf_minus)(p[0], x);
+    VG apart = NAME(lf_hinge)(m.hi, m.lo + p[LF_PARAMS]);
+    T v = (y == 1 ? 0 : apart.v) + (y == -1 ? 0 : x);
+    return (VG){.v = y == y ? v : y, .c = y == -1 ? apart.c : 0, .gx = (y == -1 ? 0 : R(1.0)) - (y == 1 ? 0 : m.hi < 0 ? 0 : R(1.0))};
 }
 
 /* Margin ranking, x and y the inputs, z = +-1 the target.  v = max(0, m), m = margin - z d, d = x - y;  gx = -z, gz = -d where m >= 0. */
@@ -320,14 +322,15 @@ LOSS(margin_ranking)
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T zd = z * d.hi;
     NAME(LfPair) m = NAME(lf_minus)(p[0], zd);
-    VG r = NAME(lf_hinge)(m.hi, m.lo - (z * d.lo + NAME(lf_product_error)(z, d.hi, zd)));
+    VG r = NAME(lf_hinge)(m.hi, (m.lo + p[LF_PARAMS]) - (z * d.lo + NAME(lf_product_error)(z, d.hi, zd)));
     r.gx = m.hi < 0 ? 0 : -z, r.gy = -r.gx, r.gz = m.hi < 0 ? 0 : -d.hi;
     return r;
 }
 
 /* ---- logistic ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)).   1.11 ulp. */
+/* Soft margin, y = +-1.  v = log(1 + exp(u)), u = -x y;  gx = -y s, gy = -x s, hx = y^2 s (1 - s), s = 1/(1 + exp(-u)).   1.11 ulp; of a y that is not
+ * +-1 |u|/2 ulp more for u < 0, where x y is rounded. */
 LOSS(soft_margin)
 {
     T u = -x * y, e = given ? f_a : NAME(lf_exp_neg)(-ABS(u)), large = R(1.0) / (R(1.0) + e), small = e * large, s = u < 0 ? small : large;
@@ -539,7 +542,7 @@ LOSS(js_div)
     x *= k, y *= k;
     NAME(LfPair) d = NAME(lf_minus)(x, y), s = NAME(lf_minus)(x, -y);
     T large = x < y ? y : x, small = x < y ? x : y, r = R(1.0) / s.hi, q = d.hi * r;
-    NAME(LfPair) t = NAME(lf_square_over)(d, s, q);
+    NAME(LfPair) t = NAME(lf_square_over)(1, d, s, q);
     T u = ABS(q), z2 = u * u, more = t.hi * (z2 * NAME(lf_js_core)(z2)), near = t.hi + more, nearlo = ((t.hi - near) + more) + t.lo;
     T a = 2 * large * r, b = 2 * small * r, la = NAME(lf_log)(a), lb = NAME(lf_log)(b), as = a * s.hi, bs = b * s.hi;
     T va = large * la, vb = b == 0 ? 0 : small * lb; /* 0 log 0, also where small/s underflows */
@@ -628,18 +631,18 @@ LOSS(gaussian_nll)
     l = s < T_INF ? l : s;
     NAME(LfPair) d = NAME(lf_minus)(x, y);
     T q = d.hi / s; /* and not by 1/s, which may overflow */
-    NAME(LfPair) t = NAME(lf_square_over)(d, (NAME(LfPair)){s, 0}, q);
-    NAME(LfPair) sum = NAME(lf_minus)(l, -t.hi), all = NAME(lf_minus)(sum.hi, -p[0] * LOG2PI_HI);
-    T c = all.lo + (sum.lo + (t.lo + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO)));
-    return (VG){.v = all.hi / 2,
-                .c = NAME(lf_finite)(c / 2),
+    NAME(LfPair) t = NAME(lf_square_over)(R(0.5), d, (NAME(LfPair)){s, 0}, q);
+    NAME(LfPair) sum = NAME(lf_minus)(l / 2, -t.hi), all = NAME(lf_minus)(sum.hi, -p[0] * (LOG2PI_HI / 2));
+    T c = all.lo + (sum.lo + (t.lo + (NAME(lf_log_rest)(s, l) + p[0] * LOG2PI_LO) / 2));
+    return (VG){.v = all.hi,
+                .c = NAME(lf_finite)(c),
                 .a = NAME(lf_raised)(z, eps),
                 .b = d.hi * d.hi,
                 .s = R(0.5) * (f_a + f_b) + (eps < R(0x1p-62) ? T_NAN : p[0] * (LOG2PI_HI / 2)),
                 .quick = LF_QUICK | LF_LOG_A | LF_RATIO,
                 .gx = q,
                 .gy = -q,
-                .gz = (R(1.0) - t.hi) / s / 2,
+                .gz = (R(0.5) - t.hi) / s,
                 .hx = R(1.0) / s,
                 .bad = -(I)(z < 0) & 3,
                 .doubt = (I)BITS(z)};
@@ -676,10 +679,10 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
 }
 
 /* Poisson, x the logarithm of the rate.  e = exp(x):  v = e - y x,  gx = e - y,  gy = -x,  hx = e.
- * e = inf wins over y x = inf; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
+ * e = inf wins over y x, of a finite y; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
-    T e = NAME(lf_exp_quick)(x), top = NAME(lf_exp_clamp)(x), yx = y == 0 ? 0 : y * top;
+    T e = NAME(lf_exp_quick)(x), top = NAME(lf_exp_finite)(x), yx = y == 0 ? 0 : y * top;
     NAME(LfPair) d = NAME(lf_minus)(e, yx);
     T c = d.lo + (NAME(lf_exp_rest)(x, e) - NAME(lf_product_error)(y, top, yx));
     return (VG){.v = d.hi, .c = NAME(lf_finite)(c), .s = NAME(lf_exp_sum)(x) - y * x, .quick = LF_QUICK, .gx = e - y, .gy = -x, .hx = e};
@@ -709,7 +712,8 @@ static inline NAME(LfPair) NAME(lf_exp_product)(T y, NAME(LfPair) k, T x)
 {
     T u = k.hi * x, t = NAME(lf_exp_times)(y, u), lo = NAME(lf_finite)(t * (NAME(lf_product_error)(k.hi, x, u) + k.lo * x)), hi = t + lo;
     NAME(LfPair) exact = NAME(lf_exp_pair)(-u);
-    return (NAME(LfPair)){hi, (t - hi) + lo + NAME(lf_finite)(y * exact.lo + NAME(lf_product_error)(y, exact.hi, t))};
+    T rest = exact.hi < T_MIN ? 0 : y * exact.lo + NAME(lf_product_error)(y, exact.hi, t);
+    return (NAME(LfPair)){hi, (t - hi) + lo + NAME(lf_finite)(rest)};
 }
 
 /* a/b - q, q = a/b rounded */
@@ -810,7 +814,7 @@ LOSS(poisson_deviance)
     NAME(LfRatio) r = NAME(lf_ratio)(x, y);
     NAME(LfPair) D = NAME(lf_minus)(r.x, r.y), S = NAME(lf_minus)(r.x, -r.y), d = NAME(lf_minus)(x, y);
     T s = D.hi / S.hi, core = NAME(lf_atanh_core)(s * s);
-    NAME(LfPair) t = NAME(lf_square_over)(D, S, s);
+    NAME(LfPair) t = NAME(lf_square_over)(1, D, S, s);
     T less = t.hi * (s * (R(1.0) - s) * core), near = t.hi - less, nearlo = ((t.hi - near) - less) + t.lo, yl = y * r.l;
     NAME(LfPair) far = NAME(lf_minus)(d.hi, -yl);
     T farlo = far.lo + d.lo + (y * r.lo + NAME(lf_product_error)(y, r.l, yl));
@@ -832,7 +836,7 @@ LOSS(gamma_deviance)
     NAME(LfRatio) r = NAME(lf_ratio)(x, y);
     NAME(LfPair) D = NAME(lf_minus)(r.x, r.y), S = NAME(lf_minus)(r.x, -r.y);
     T s = D.hi / S.hi;
-    NAME(LfPair) t = NAME(lf_square_over)(D, S, s);
+    NAME(LfPair) t = NAME(lf_square_over)(1, D, S, s);
     T more = t.hi * (s * (R(1.0) + s) * NAME(lf_atanh_core)(s * s)), sum = t.hi + more;
     I close = ABS(s) <= R(0.33);
     T q = (close ? sum : y) / (close ? r.x : x); /* one division for both */

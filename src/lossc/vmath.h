@@ -39,11 +39,13 @@ static inline T NAME(lf_exp_curve)(T r)
 static inline T NAME(lf_exp_tail)(T r) /* exp(r) - 1 - r */ { return r * r * NAME(lf_exp_curve)(r); }
 
 #ifdef LF_T_FLOAT
-#define EXP_HI 89.0f         /* exp overflows from 88.73 on */
-#define EXP_LO -104.0f       /* exp rounds to 0 below -103.98 */
-#define EXP_NORMAL -87.3365f /* exp is a normal number from -87.33654 on */
+#define EXP_HI 89.0f            /* exp overflows from 88.73 on */
+#define EXP_LAST 0x1.62e42ep+6f /* the last x of a finite exp */
+#define EXP_LO -104.0f          /* exp rounds to 0 below -103.98 */
+#define EXP_NORMAL -87.3365f    /* exp is a normal number from -87.33654 on */
 #else
 #define EXP_HI 710.0
+#define EXP_LAST 0x1.62e42fefa39efp+9
 #define EXP_LO -746.0
 #define EXP_NORMAL -708.396
 #endif
@@ -165,8 +167,6 @@ static inline NAME(LfPair) NAME(lf_exp_neg_pair)(T x)
 
 static inline T NAME(lf_exp_neg)(T x) { return NAME(lf_exp_neg_pair)(x).hi; }
 
-static inline T NAME(lf_exp_clamp)(T x) /* to where exp is infinite */ { return x > EXP_HI ? EXP_HI : x; }
-
 /* exp(x), all reals, cheaper: 0 below EXP_NORMAL + ln2.  Max error: as lf_exp. */
 static inline T NAME(lf_exp_quick)(T x)
 {
@@ -175,6 +175,9 @@ static inline T NAME(lf_exp_quick)(T x)
     T y = x < EXP_NORMAL + R(0.6931472) ? 0 : e + e;
     return x > EXP_HI ? T_INF : y;
 }
+
+/* x, or 0 where exp(x) is infinite */
+static inline T NAME(lf_exp_finite)(T x) { return x > EXP_LAST ? 0 : x; }
 
 /* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
 static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
@@ -413,6 +416,7 @@ static inline T NAME(lf_pow)(T x, T y)
 }
 
 #undef EXP_HI
+#undef EXP_LAST
 #undef EXP_LO
 #undef EXP_NORMAL
 #undef SQRT_HALF
