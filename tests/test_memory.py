@@ -83,6 +83,39 @@ for call, limit in {list(calls.values())!r}:
     python(program, alarm=120)
 
 
+ENDLESS = {  # more blocks than there is room for: a call, and what it comes to
+    "elements": ("F.mse_loss(many(1, M), many(3, M))", "4"),
+    "transposed": ("F.mse_loss(far, many(0, *far.shape), reduction='sum')", "counts @ (base.astype(float) ** 2)"),
+    "mask": ("F.mse_loss(many(1, M), many(3, M), where=np.broadcast_to(True, M))", "4"),
+    "few classes": ("F.cross_entropy(many(0, N, 5), labels)", "np.log(5)"),
+    "class weights": ("F.nll_loss(many(-1, N, 5), labels, ones, reduction='sum')", "N"),
+    "by class weight": ("lf.value_and_grad(F.nll_loss, argnums='weight')(many(-1, N, 5), labels, ones, reduction='sum')[1][2]", "N"),
+    "vectors": ("F.cosine_embedding_loss(many(1, N, 5), many(1, N, 5), many(-1, N))", "1"),
+}
+
+
+@pytest.mark.parametrize("call", ENDLESS)
+def test_reductions_take_the_same_room_whatever_the_size(python, call):
+    program = (
+        MEASURE
+        + f"""
+def many(value, *shape):
+    return np.broadcast_to(np.float32(value), shape)
+
+ones = np.ones(5, np.float32)
+base = np.random.default_rng(0).normal(size=59999).astype(np.float32)
+far = np.lib.stride_tricks.as_strided(base, (20000, 20000), (4, 8))
+counts = np.convolve(np.ones(20000), np.kron(np.ones(20000), [1, 0]))
+for N, M in (10**5, 10**5), (22 * 10**7, 3 * 10**8):  # the first for threads and their stacks
+    labels = np.broadcast_to(np.int8(2), N)
+    mb, value = extra(lambda: {ENDLESS[call][0]})
+np.testing.assert_allclose(value, {ENDLESS[call][1]}, rtol=2e-7)
+assert mb < 1, f'{{mb:.2f}} MB more'
+"""
+    )
+    python(program, alarm=120)
+
+
 def test_fresh_gradient_costs_the_gradient(python):
     program = (
         MEASURE

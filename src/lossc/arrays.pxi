@@ -338,19 +338,6 @@ cdef inline cnp.dtype result_dtype(bint wide):
     return float64_dtype if wide else float32_dtype
 
 
-cdef double ordered_sum(const double *part, Py_ssize_t n) noexcept nogil:
-    """Sum in order, with what each addition rounds off carried along (Neumaier)."""
-    cdef double s = 0, c = 0, t, x
-    cdef Py_ssize_t i
-    for i in range(n):
-        x = part[i]
-        t = s + x
-        if t - t == 0:
-            c += (s - t) + x if (s if s >= 0 else -s) >= (x if x >= 0 else -x) else (x - t) + s
-        s = t
-    return s + c
-
-
 # Outputs larger than this are written past the caches: what is written last would push out what is read next.
 cdef Py_ssize_t STREAM_BYTES = 8 << 20
 

@@ -1,6 +1,5 @@
 # CTC: lengths and targets checked and copied, memory found, tasks run on threads. The recursion is ctc.h's, the order of tasks ctc_job.h's.
 from cpython.long cimport PyLong_AsLongLongAndOverflow
-from cython.parallel cimport threadid
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
@@ -554,13 +553,18 @@ def ctc_missing_frames(object targets, object input_lengths, object target_lengt
 
 # ---- decoding
 
-cdef void decode_samples(const LfCtcDecode *job, char *memory, Py_ssize_t stride, int threads) noexcept nogil:
-    cdef Py_ssize_t n
-    for n in prange(job.N, schedule="dynamic", num_threads=threads):
-        if job.width:
-            K.ctc_beam(job, n, memory + threadid() * stride)
-        else:
-            K.ctc_greedy(job, n, memory + threadid() * stride)
+cdef struct Decoding:
+    const LfCtcDecode *job
+    char *memory
+    Py_ssize_t stride       # of each thread's part
+
+
+cdef void decode_sample(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    cdef const Decoding *d = <const Decoding *>at
+    if d.job.width:
+        K.ctc_beam(d.job, i, d.memory + thread * d.stride)
+    else:
+        K.ctc_greedy(d.job, i, d.memory + thread * d.stride)
 
 
 cdef Py_ssize_t number_up_to(object given, str name, Py_ssize_t most) except -1:
@@ -597,8 +601,11 @@ def ctc_decode(object log_probs, object input_lengths, object blank, object beam
     threads = threads_for(job.N, 2) if <double>job.N * job.steps * (job.C + job.width) > CTC_SERIAL else 1
     stride = aligned(lf_ctc_decode_bytes(&job))
     cdef void *memory = allocated(<double>stride * threads + 64)
-    with nogil:
-        decode_samples(&job, <char *>aligned(<size_t>memory), stride, threads)
+    cdef Decoding d = Decoding(&job, <char *>aligned(<size_t>memory), stride)
+    try:
+        with nogil:
+            each(decode_sample, &d, 0, job.N, threads, 1)
+    finally:
         free(memory)
     with np.errstate(over="ignore"):
         arrays = labels[..., :lengths.max(initial=0)], lengths, score.astype(np.float64 if job.x_dtype == LF_F64 else np.float32, copy=False)
@@ -656,15 +663,34 @@ def edit_distances(cnp.ndarray a not None, object a_lengths, cnp.ndarray b not N
 
 # ---- RNN-T
 
-cdef void rnnt_tasks(const LfRnntJob *job, char *scratch, Py_ssize_t stride, int threads) noexcept nogil:
-    cdef Py_ssize_t i, rows = job.N * job.steps, chunk = rows // (8 * threads) + 1
-    for i in prange(rows, schedule="dynamic", chunksize=chunk, num_threads=threads):
-        K.rnnt_rows(job, i, scratch + threadid() * stride)
-    for i in prange(job.N, schedule="dynamic", num_threads=threads):
-        K.rnnt_lattice(job, i)
+cdef struct Transducing:
+    const LfRnntJob *job
+    char *scratch
+    Py_ssize_t stride       # of each thread's part
+
+
+cdef void rnnt_rows(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    cdef const Transducing *t = <const Transducing *>at
+    K.rnnt_rows(t.job, i, t.scratch + thread * t.stride)
+
+
+cdef void rnnt_lattice(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    K.rnnt_lattice((<const Transducing *>at).job, i)
+
+
+cdef void rnnt_gradient(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    cdef const Transducing *t = <const Transducing *>at
+    K.rnnt_gradient(t.job, i, t.scratch + thread * t.stride)
+
+
+cdef int run_rnnt(const LfRnntJob *job, char *scratch, Py_ssize_t stride, int threads) except -1 nogil:
+    cdef Transducing at = Transducing(job, scratch, stride)
+    cdef Py_ssize_t rows = job.N * job.steps, chunk = rows // (8 * threads) + 1
+    each(rnnt_rows, &at, 0, rows, threads, chunk)
+    each(rnnt_lattice, &at, 0, job.N, threads, 1)
     if job.g != NULL:
-        for i in prange(rows, schedule="dynamic", chunksize=chunk, num_threads=threads):
-            K.rnnt_gradient(job, i, scratch + threadid() * stride)
+        each(rnnt_gradient, &at, 0, rows, threads, chunk)
+    return 0
 
 
 cdef double clamp_value(object clamp) except? -1:
@@ -753,8 +779,10 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     threads = threads_for(job.N * job.steps, 2) if <double>cnp.PyArray_SIZE(x) > CTC_SERIAL else 1
     cdef size_t stride = job.row.row_bytes + aligned(<size_t>call.job.C * 8)
     cdef void *memory = allocated(<double>stride * threads + 64)
-    with nogil:
-        rnnt_tasks(&job, <char *>aligned(<size_t>memory), stride, threads)
+    try:
+        with nogil:
+            run_rnnt(&job, <char *>aligned(<size_t>memory), stride, threads)
+    finally:
         free(memory)
     if mode == 0:
         each = copied(loss, job.N)

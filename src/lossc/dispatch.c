@@ -28,7 +28,7 @@ const int lf_loss_count = sizeof lf_loss_names / sizeof *lf_loss_names;
     void lf_elem_prepare_##isa_(LfElemJob *);                                                                                                        \
     void lf_elem_block_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
     void lf_elem_strip_##isa_(const LfElemJob *, ptrdiff_t);                                                                                         \
-    void lf_elem_fold_##isa_(const LfElemJob *, int, ptrdiff_t);                                                                                     \
+    void lf_elem_fold_##isa_(const LfElemJob *, ptrdiff_t);                                                                                          \
     void lf_row_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                           \
     void lf_row_piece_##isa_(const LfRowJob *, ptrdiff_t);                                                                                           \
     void lf_label_block_##isa_(const LfRowJob *, ptrdiff_t);                                                                                         \

@@ -60,7 +60,7 @@ LF_CALLED elem_sum_again(const LfElemJob *j, ptrdiff_t b)
 
 static void elem_unless_finite(const LfElemJob *j, ptrdiff_t b)
 {
-    if (!(fabs(j->sum[b]) < INFINITY))
+    if (!(fabs(j->sum[b % LF_PARTS]) < INFINITY))
         elem_sum_again(j, b);
 }
 
@@ -107,4 +107,4 @@ void LF_EXPORT(elem_block)(const LfElemJob *j, ptrdiff_t b)
 
 void LF_EXPORT(elem_strip)(const LfElemJob *j, ptrdiff_t s) { j->wide ? elem_strip_f64(j, s) : elem_strip_f32(j, s); }
 
-void LF_EXPORT(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b) { j->wide ? elem_fold_f64(j, arg, b) : elem_fold_f32(j, arg, b); }
+void LF_EXPORT(elem_fold)(const LfElemJob *j, ptrdiff_t b) { j->wide ? elem_fold_f64(j, b) : elem_fold_f32(j, b); }

@@ -787,7 +787,7 @@ LF_CALLED NAME(elem_by_rows)(const LfElemJob *j, const T *p, ptrdiff_t b)
         if (bad && first_bad < 0 && to != a[0]) /* else the input is gone: its domain has been checked before */
             first_bad = NAME(elem_find_bad)(j, p, NULL, i, n);
     }
-    j->bad[b] = first_bad;
+    j->bad[b % LF_PARTS] = first_bad;
 }
 
 static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
@@ -838,10 +838,10 @@ static void NAME(elem_block)(const LfElemJob *j, ptrdiff_t b)
     if (j->stream)
         lf_store_fence();
     if (j->sum)
-        j->sum[b] = factors ? sum : NAME(elem_total)(j, p, start, end, acc);
+        j->sum[b % LF_PARTS] = factors ? sum : NAME(elem_total)(j, p, start, end, acc);
     if (j->mass)
-        j->mass[b] = mass;
-    j->bad[b] = first_bad;
+        j->mass[b % LF_PARTS] = mass;
+    j->bad[b % LF_PARTS] = first_bad;
 }
 
 /* Columns c .. c + n of rows r .. r + m to `to`, W apart. A row holds the `row` elements of the dimensions after dimension d. */
@@ -885,19 +885,19 @@ LF_CALLED NAME(elem_done)(const LfElemJob *j, const T *p, ptrdiff_t b, double *a
 {
     const ptrdiff_t start = lf_elem_start(j, b), end = lf_elem_end(j, b);
     if (j->sum) {
-        j->sum[b] = NAME(elem_total)(j, p, start, end, acc);
+        j->sum[b % LF_PARTS] = NAME(elem_total)(j, p, start, end, acc);
 #ifdef LF_T_FLOAT
         elem_unless_finite(j, b);
 #endif
     }
-    j->bad[b] = bad ? NAME(elem_find_bad)(j, p, NULL, start, end - start) : -1;
+    j->bad[b % LF_PARTS] = bad ? NAME(elem_find_bad)(j, p, NULL, start, end - start) : -1;
 }
 
 /* Successive blocks that hold several rows each: their sums, or an output that can be written where it is. */
 LF_CALLED NAME(elem_flat_strip)(const LfElemJob *j, const T *p, ptrdiff_t s)
 {
     T buf[LF_INPUTS][LF_STRIP / sizeof(T) + 2 * LF_SHORT_ROW];
-    const ptrdiff_t blocks = j->size / j->period * j->runs, first = s * j->strip, last = blocks - first < j->strip ? blocks : first + j->strip;
+    const ptrdiff_t first = s * j->strip, last = j->blocks - first < j->strip ? j->blocks : first + j->strip;
     const ptrdiff_t start = lf_elem_start(j, first), end = lf_elem_end(j, last - 1);
     const int kind = j->sum ? LF_SUM : j->out.data ? LF_MAP : LF_GRAD;
     T *const to = kind == LF_SUM ? NULL : NAME(elem_direct)(j, kind == LF_MAP ? &j->out : &j->grad[0], start, end - start);
@@ -957,8 +957,9 @@ static void NAME(elem_strip)(const LfElemJob *j, ptrdiff_t s)
 }
 
 /* A chunk's gradient by an argument, one of the arrays of `o`. */
-static T *NAME(elem_by)(const LfElemJob *j, const T *p, int arg, ptrdiff_t i, ptrdiff_t n, T (*o)[LF_CHUNK])
+static T *NAME(elem_by)(const LfElemJob *j, const T *p, ptrdiff_t i, ptrdiff_t n, T (*o)[LF_CHUNK])
 {
+    const int arg = j->fold_arg;
     T in[LF_INPUTS][LF_CHUNK], *const out[LF_OUTS] = {o[0], o[1], o[2], o[3], o[4]}, *g = o[arg == 3 ? 0 : arg + 1];
     const T *a[LF_INPUTS];
     NAME(Factors) f;
@@ -974,7 +975,7 @@ static T *NAME(elem_by)(const LfElemJob *j, const T *p, int arg, ptrdiff_t i, pt
 }
 
 /* Runs no longer than LF_ELEM_PIECE are whole in one block; longer ones are cut into such pieces, added by the caller in order. */
-LF_CALLED NAME(elem_fold_runs)(const LfElemJob *j, int arg, ptrdiff_t b)
+LF_CALLED NAME(elem_fold_runs)(const LfElemJob *j, ptrdiff_t b)
 {
     ptrdiff_t start, end;
     if (j->fold <= LF_ELEM_PIECE) {
@@ -991,7 +992,7 @@ LF_CALLED NAME(elem_fold_runs)(const LfElemJob *j, int arg, ptrdiff_t b)
     NAME(elem_params)(j, p);
     for (ptrdiff_t i = start; i < end; i += LF_CHUNK) {
         const ptrdiff_t n = end - i < LF_CHUNK ? end - i : LF_CHUNK;
-        const T *g = NAME(elem_by)(j, p, arg, i, n, o);
+        const T *g = NAME(elem_by)(j, p, i, n, o);
         for (ptrdiff_t l = 0; l < n;) {
             const ptrdiff_t run = n - l < left ? n - l : left;
             if (j->fold < T_SUMS)
@@ -1009,7 +1010,7 @@ LF_CALLED NAME(elem_fold_runs)(const LfElemJob *j, int arg, ptrdiff_t b)
 }
 
 /* Columns, at most a chunk of them, of up to `fold_rows` rows. Several short rows are added side by side. */
-LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, int arg, ptrdiff_t b)
+LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, ptrdiff_t b)
 {
     const ptrdiff_t row = j->inner, most = row < LF_CHUNK ? row : LF_CHUNK, strips = (row + most - 1) / most;
     const ptrdiff_t pieces = (j->fold + j->fold_rows - 1) / j->fold_rows, part = b / strips, first = part % pieces * j->fold_rows;
@@ -1022,7 +1023,7 @@ LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, int arg, ptrdiff_t b)
     NAME(elem_params)(j, p);
     for (ptrdiff_t i = 0; i < all; i += step) {
         const ptrdiff_t n = all - i < step ? all - i : step;
-        const T *g = NAME(elem_by)(j, p, arg, start + (strips == 1 ? i : i / width * row), n, o);
+        const T *g = NAME(elem_by)(j, p, start + (strips == 1 ? i : i / width * row), n, o);
         for (ptrdiff_t l = 0; l < n; l += side) {
             const ptrdiff_t m = n - l < side ? n - l : side;
 #pragma omp simd
@@ -1037,10 +1038,7 @@ LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, int arg, ptrdiff_t b)
 
 /* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements, or rows of `inner`, share one element of
  * it, or one row. */
-static void NAME(elem_fold)(const LfElemJob *j, int arg, ptrdiff_t b)
-{
-    j->inner > 1 ? NAME(elem_fold_rows)(j, arg, b) : NAME(elem_fold_runs)(j, arg, b);
-}
+static void NAME(elem_fold)(const LfElemJob *j, ptrdiff_t b) { j->inner > 1 ? NAME(elem_fold_rows)(j, b) : NAME(elem_fold_runs)(j, b); }
 
 #undef T_SUMS
 #undef T_ACC

@@ -3,28 +3,16 @@
 LOSSES = {lf_loss_names[i].decode(): i for i in range(lf_loss_count)}
 
 
-ctypedef void (*ElemKernel)(const LfElemJob *, Py_ssize_t) noexcept nogil
+cdef void elem_block(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.elem_block(<const LfElemJob *>job, i)
 
 
-cdef void run_elements(const LfElemJob *job, ElemKernel kernel, Py_ssize_t n, int threads) noexcept nogil:
-    """`kernel`, of blocks or of strips, for each of n."""
-    cdef Py_ssize_t i
-    if threads == 1:
-        for i in range(n):
-            kernel(job, i)
-    else:
-        for i in prange(n, schedule="static", num_threads=threads):
-            kernel(job, i)
+cdef void elem_strip(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.elem_strip(<const LfElemJob *>job, i)
 
 
-cdef void run_folds(const LfElemJob *job, int arg, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t b
-    if threads == 1:
-        for b in range(blocks):
-            K.elem_fold(job, arg, b)
-    else:
-        for b in prange(blocks, schedule="static", num_threads=threads):
-            K.elem_fold(job, arg, b)
+cdef void elem_fold(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.elem_fold(<const LfElemJob *>job, i)
 
 
 cdef void cut(LfElemJob *job, bint want_sum) noexcept:
@@ -36,6 +24,7 @@ cdef void cut(LfElemJob *job, bint want_sum) noexcept:
         job.runs = (job.runs + LF_ELEM_SHARES - 1) // LF_ELEM_SHARES * LF_ELEM_SHARES
     job.block = ((job.period + job.runs - 1) // job.runs + 31) // 32 * 32
     job.runs = (job.period + job.block - 1) // job.block
+    job.blocks = job.size // job.period * job.runs
 
 
 cdef inline Py_ssize_t period(const Py_ssize_t *shape, int ndim, Py_ssize_t size) noexcept:
@@ -63,58 +52,62 @@ cdef int nearest(const LfElemJob *job, const LfArray *a) noexcept:
     return -1 if near == last else near
 
 
+cdef Py_ssize_t blocks_per_row(const LfElemJob *job) noexcept nogil:
+    """Of the dimensions after `tall`."""
+    cdef Py_ssize_t row = 1
+    cdef int d
+    for d in range(job.tall + 1, job.ndim):
+        row *= job.shape[d]
+    return row // job.period * job.runs
+
+
 cdef Py_ssize_t strips(LfElemJob *job) noexcept:
-    """How many strips a job with transposed inputs is cut into, once it is cut into blocks; 0 for other jobs."""
-    cdef Py_ssize_t blocks, row = 1, n
-    cdef int d, i
-    job.tall = -1
+    """How many tasks a job is that is cut into blocks: of those with transposed inputs strips."""
+    cdef Py_ssize_t n, row
+    cdef int i
     if job.ndim == 1 or job.weight.data != NULL or job.where.data != NULL:
-        return 0
+        return job.blocks
     if outputs(job) if job.sum != NULL else not writes_in_order(job):
-        return 0
+        return job.blocks
     for i in range(LF_INPUTS):
         job.near[i] = nearest(job, &job.in_[i])
         job.tall = job.near[i] if job.tall < 0 else job.tall
     if job.tall < 0:
-        return 0
-    for d in range(job.tall + 1, job.ndim):
-        row *= job.shape[d]
-    if row >= job.period:
-        n = job.shape[job.tall]
-        return job.size // (row * n) * ((n + LF_STRIP_ROWS - 1) // LF_STRIP_ROWS) * (row // job.period * job.runs)
+        return job.blocks
+    row = blocks_per_row(job)
+    if 0 < row <= LF_PARTS // LF_STRIP_ROWS:
+        n, job.strip = job.shape[job.tall], 1
+        return job.blocks // (row * n) * ((n + LF_STRIP_ROWS - 1) // LF_STRIP_ROWS) * row
     job.tall = -1
-    blocks = job.size // job.period * job.runs
     n = LF_STRIP // (8 if job.wide else 4) // job.block
-    n = (blocks + n - 1) // n
-    job.strip = (blocks + n - 1) // n
-    return (blocks + job.strip - 1) // job.strip
+    n = (job.blocks + n - 1) // n
+    job.strip = (job.blocks + n - 1) // n
+    return (job.blocks + job.strip - 1) // job.strip
+
+
+cdef Py_ssize_t elem_extent(const void *at, Py_ssize_t tasks) noexcept nogil:
+    cdef const LfElemJob *job = <const LfElemJob *>at
+    cdef Py_ssize_t n, groups, band
+    if job.tall < 0:
+        return min(job.blocks, tasks * max(job.strip, 1))
+    n, band = job.shape[job.tall], blocks_per_row(job)
+    groups = (n + LF_STRIP_ROWS - 1) // LF_STRIP_ROWS
+    tasks //= band
+    return (tasks // groups * n + tasks % groups * LF_STRIP_ROWS) * band
 
 
 cdef int run(LfElemJob *job, Totals *totals, bint want_mass) except -1:
     """Run all blocks; sums in block order, the lowest block's error."""
-    cdef Py_ssize_t blocks = 0, taken = 0
-    cdef double here[96]
-    cdef void *memory = <void *>here
+    cdef Py_ssize_t tasks = 0
     cdef bint want_sum = job.sum != NULL
+    job.blocks, job.strip, job.tall, job.mass = 0, 0, -1, NULL
     if job.size:
         cut(job, want_sum)
-        blocks = job.size // job.period * job.runs
-        taken = strips(job)
-    if blocks > 32:
-        memory = malloc(blocks * 24)
-        if memory == NULL:
-            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
-    job.sum = <double *>memory if want_sum else NULL
-    job.mass = <double *>memory + blocks if want_mass else NULL
-    job.bad = <Py_ssize_t *>(<double *>memory + 2 * blocks)
+        tasks = strips(job)
     if want_sum:
         K.elem_prepare(job)
-    with nogil:
-        run_elements(job, K.elem_strip if taken else K.elem_block, taken if taken else blocks, threads_for(blocks, LF_ELEM_SHARES))
-    add_up(totals, job.sum, job.mass, job.bad, blocks)
-    if blocks > 32:
-        free(memory)
-    return 0
+    return add_blocks(elem_strip if job.strip else elem_block, job, tasks, 1 if job.tall < 0 else blocks_per_row(job), elem_extent,
+                      threads_for(job.blocks, LF_ELEM_SHARES), &job.sum if want_sum else NULL, &job.mass if want_mass else NULL, &job.bad, totals)
 
 
 cdef int outputs(const LfElemJob *job) noexcept:
@@ -554,9 +547,9 @@ cdef class Elementwise:
             pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
             blocks = outer * pieces if pieces > 1 else (outer + LF_ELEM_PIECE // job.fold - 1) // (LF_ELEM_PIECE // job.fold)
         folded = np.empty((outer, pieces, job.inner), np.float64)
-        job.folded = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded)
+        job.folded, job.fold_arg = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded), slot
         with nogil:
-            run_folds(&job, slot, blocks, threads_for(blocks, 3))
+            each(elem_fold, &job, 0, blocks, threads_for(blocks, 3))
         with np.errstate(over="ignore", invalid="ignore"):
             g[...] = (folded.sum(axis=1) if pieces > 1 else folded).reshape(shape_of(g)) / divisor
         return 0

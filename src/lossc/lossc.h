@@ -38,6 +38,7 @@ typedef struct {
 #define LF_ELEM_BLOCK 8192  /* elements of a block, at most */
 #define LF_ELEM_SHARES 8    /* number of blocks: a multiple of this, to divide among threads */
 #define LF_ELEM_PERIOD 4096 /* see LfElemJob */
+#define LF_PARTS 32768      /* blocks whose parts are kept at a time, of 24 bytes: block b's are at b % LF_PARTS */
 #define LF_ELEM_PIECE 16384 /* of a run that is summed into one element of a gradient */
 #define LF_STRIP 131072     /* bytes of each input whose blocks are summed together */
 #define LF_STRIP_ROWS 16    /* rows of each input whose blocks are summed side by side: a cache line of floats */
@@ -49,10 +50,10 @@ typedef struct {
     ptrdiff_t shape[LF_MAXDIM], size; /* the broadcast shape, adjacent dimensions merged */
     /* Blocks have `block` elements, by shape alone, a multiple of 32; of a sum they begin anew every `period` elements, which is the smallest product
      * of last dimensions that is at least LF_ELEM_PERIOD, so that rows further apart hold blocks in the same columns. */
-    ptrdiff_t block, period, runs; /* runs: blocks of a period */
-    int tall;                      /* elem_strip: the dimension whose rows are taken side by side, or -1: */
-    ptrdiff_t strip;               /* so many blocks behind each other */
-    int near[LF_INPUTS];           /* of a transposed input the dimension along which it steps least, else -1 */
+    ptrdiff_t block, period, runs, blocks; /* runs: blocks of a period */
+    int tall;                              /* elem_strip: the dimension whose rows are taken side by side, or -1: */
+    ptrdiff_t strip;                       /* so many blocks behind each other, 0: no strips */
+    int near[LF_INPUTS];                   /* of a transposed input the dimension along which it steps least, else -1 */
     LfArray in[LF_INPUTS], weight, where, upstream;
     LfArray out, grad[LF_INPUTS + 1], hess; /* grad: by x, y, z and weight */
     double param[LF_PARAMS];
@@ -63,6 +64,7 @@ typedef struct {
     ptrdiff_t inner;      /* elem_fold: if above 1, these are runs of rows of so many elements, of which each has a sum of its own; */
     ptrdiff_t fold_rows;  /* so many of them are summed in a piece */
     double *folded;       /* elem_fold: one partial sum per run, piece and element of a row */
+    int fold_arg;         /* elem_fold: whose gradient, 3: the weight's, -1: the value */
     int stream;           /* outputs go past the caches, by chunks of which none is bad */
     double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */
     ptrdiff_t *bad;       /* per block: 4 * first offending element + argument number, or -1 */
@@ -155,7 +157,7 @@ typedef struct {
     void (*elem_prepare)(LfElemJob *); /* before the blocks of a sum; fills a table of its own, with the same bits whoever does */
     void (*elem_block)(const LfElemJob *, ptrdiff_t block);
     void (*elem_strip)(const LfElemJob *, ptrdiff_t strip); /* sums of several blocks, of transposed inputs */
-    void (*elem_fold)(const LfElemJob *, int arg, ptrdiff_t block);
+    void (*elem_fold)(const LfElemJob *, ptrdiff_t block);
     void (*row_block)(const LfRowJob *, ptrdiff_t block);
     void (*row_piece)(const LfRowJob *, ptrdiff_t piece);              /* of all rows' pieces, in order */
     void (*label_block)(const LfRowJob *, ptrdiff_t block);            /* checks labels and sums the mean's denominator */

@@ -5,7 +5,7 @@ cdef extern from "lossc.h" nogil:
     enum:
         LF_F16, LF_BF16, LF_F32, LF_F64, LF_I8, LF_I16, LF_I32, LF_I64, LF_U8, LF_U16, LF_U32, LF_U64, LF_BOOL
         LF_MAXDIM, LF_BF16_PANEL, LF_BF16_MORE, LF_BF16_DOWN, LF_INPUTS, LF_PARAMS, LF_W, LF_SMALL_C
-        LF_CHUNK, LF_ELEM_BLOCK, LF_ELEM_SHARES, LF_ELEM_PERIOD, LF_ELEM_PIECE, LF_STRIP, LF_STRIP_ROWS
+        LF_CHUNK, LF_ELEM_BLOCK, LF_ELEM_SHARES, LF_ELEM_PERIOD, LF_PARTS, LF_ELEM_PIECE, LF_STRIP, LF_STRIP_ROWS
         LF_LOGSUMEXP, LF_SOFTMAX, LF_LOG_SOFTMAX, LF_CE_INDEX, LF_CE_PROB, LF_NLL
 
     ctypedef struct LfArray:
@@ -16,7 +16,7 @@ cdef extern from "lossc.h" nogil:
     ctypedef struct LfElemJob:
         int loss, wide, ndim
         Py_ssize_t shape[64]
-        Py_ssize_t size, block, period, runs
+        Py_ssize_t size, block, period, runs, blocks
         int tall
         Py_ssize_t strip
         int near[3]
@@ -30,6 +30,7 @@ cdef extern from "lossc.h" nogil:
         double weight_offset
         Py_ssize_t fold, inner, fold_rows
         double *folded
+        int fold_arg
         int stream
         double *sum
         double *mass
@@ -174,7 +175,7 @@ cdef extern from "lossc.h" nogil:
         void (*elem_prepare)(LfElemJob *) noexcept nogil
         void (*elem_block)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*elem_strip)(const LfElemJob *, Py_ssize_t) noexcept nogil
-        void (*elem_fold)(const LfElemJob *, int, Py_ssize_t) noexcept nogil
+        void (*elem_fold)(const LfElemJob *, Py_ssize_t) noexcept nogil
         void (*row_block)(const LfRowJob *, Py_ssize_t) noexcept nogil
         void (*row_piece)(const LfRowJob *, Py_ssize_t) noexcept nogil
         void (*label_block)(const LfRowJob *, Py_ssize_t) noexcept nogil

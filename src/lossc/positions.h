@@ -73,7 +73,7 @@ static LfRowBlock lf_row_block(const LfRowJob *j, ptrdiff_t b)
 /* Leaves the sums of the block that ends before position `end`. */
 static void lf_block_end(const LfRowJob *j, LfRowBlock *k, ptrdiff_t end)
 {
-    const ptrdiff_t b = (end - 1) / j->rows;
+    const ptrdiff_t b = (end - 1) / j->rows % LF_PARTS;
     j->sum[b] = lf_lane_sum(k->sum), j->mass[b] = lf_lane_sum(k->mass);
     j->bad[b] = k->bad;
     memset(k->sum, 0, sizeof k->sum), memset(k->mass, 0, sizeof k->mass);

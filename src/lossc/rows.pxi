@@ -1,33 +1,46 @@
 # The softmax family: one class axis, every other axis a position.
 
-cdef void row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+cdef void label_block(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.label_block(<const LfRowJob *>job, i)
+
+
+cdef void row_block(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.row_block(<const LfRowJob *>job, i)
+
+
+cdef Py_ssize_t row_extent(const void *at, Py_ssize_t tasks) noexcept nogil:
+    cdef const LfRowJob *job = <const LfRowJob *>at
+    if job.cut:
+        tasks //= (job.c + LF_PIECE - 1) // LF_PIECE
+    return min((job.n + job.rows - 1) // job.rows, tasks * job.span)
+
+
+cdef void row_share(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    """Blocks that share sums by class."""
+    cdef const LfRowJob *job = <const LfRowJob *>at
     cdef Py_ssize_t b
-    for b in range(first, last):
-        if labels_only:
-            K.label_block(job, b)
-        else:
-            K.row_block(job, b)
+    for b in range(i * job.share, row_share_extent(at, i + 1)):
+        K.row_block(job, b)
 
 
-cdef void run_row_blocks(const LfRowJob *job, bint labels_only, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t g, share = 1 if labels_only else job.share
-    if threads <= 1:
-        row_blocks(job, labels_only, 0, blocks)
-    else:
-        for g in prange((blocks + share - 1) // share, schedule="static", num_threads=threads):
-            row_blocks(job, labels_only, g * share, min(blocks, (g + 1) * share))
+cdef Py_ssize_t row_share_extent(const void *at, Py_ssize_t tasks) noexcept nogil:
+    return row_extent(at, tasks * (<const LfRowJob *>at).share)
+
+
+cdef void row_piece(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.row_piece(<const LfRowJob *>job, i)
 
 
 cdef int run_pieces(LfRowJob *job, int threads) except -1:
     """Huge rows, fewer than would keep all threads busy: their sums a piece at a time, and their gradient or softmax as well, where it is not written
     over what others still read."""
-    cdef Py_ssize_t i, n = job.n * ((job.c + LF_PIECE - 1) // LF_PIECE)
+    cdef Py_ssize_t n = job.n * ((job.c + LF_PIECE - 1) // LF_PIECE)
     cdef bint writes = job.gx.data != NULL or job.gt.data != NULL or job.op == LF_SOFTMAX or job.op == LF_LOG_SOFTMAX
     job.piece = <LfRowPiece *>malloc(n * sizeof(LfRowPiece))
     if job.piece == NULL:
         raise MemoryError(f"cannot allocate {n * sizeof(LfRowPiece)} bytes for partial sums")
-    for i in prange(n, schedule="static", num_threads=threads, nogil=True):
-        K.row_piece(job, i)
+    with nogil:
+        each(row_piece, job, 0, n, threads)
     job.cut = (writes and job.gw == NULL and not (job.op == LF_SOFTMAX and job.gx.data != NULL) and job.gx.data != job.x.data
                and job.out.data != job.x.data)
     return 0
@@ -49,35 +62,29 @@ cdef Py_ssize_t span_of(const LfRowJob *job, Py_ssize_t blocks, Py_ssize_t threa
 
 cdef int run_rows(LfRowJob *job, Totals *totals, bint labels_only, int share=1) except -1:
     """Run all blocks, or the pass over the labels alone. Of losses, sums in block order and the lowest bad position. On one of `share` threads."""
-    cdef Py_ssize_t rows = job.rows, blocks, spans, pieces = (job.c + LF_PIECE - 1) // LF_PIECE
+    cdef Py_ssize_t rows = job.rows, group = 1 if labels_only else job.share, pieces = (job.c + LF_PIECE - 1) // LF_PIECE, blocks, tasks
+    cdef Task task = label_block if labels_only else row_share if group > 1 else row_block
     cdef int threads
-    cdef double here[96]
-    cdef void *memory = <void *>here
     if labels_only:
         job.rows = LABEL_ROWS
     blocks = (job.n + job.rows - 1) // job.rows
     threads = threads_for(job.n * pieces, 2) // share
-    if pieces > 1 and threads > 1 and job.n < 4 * threads and job.op != LF_NLL and not labels_only:
-        run_pieces(job, threads)
-    if blocks > 32:
-        memory = malloc(blocks * 24)
-        if memory == NULL:
-            free(job.piece)
-            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
-    job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    if not job.cut:
-        threads = threads_for(blocks, 2) // share
-    job.span = 1 if labels_only else span_of(job, blocks, max(threads, 1))
-    spans = (blocks + job.span - 1) // job.span
-    with nogil:
-        run_row_blocks(job, labels_only, spans * pieces if job.cut else spans, threads)
-    free(job.piece)
-    job.piece, job.cut = NULL, 0
-    if labels_only or job.op >= LF_CE_INDEX:
-        add_up(totals, NULL if labels_only else job.sum, job.mass, job.bad, blocks)
-    if blocks > 32:
-        free(memory)
-    job.rows, job.span = rows, 1
+    try:
+        if pieces > 1 and threads > 1 and job.n < 4 * threads and job.op != LF_NLL and not labels_only:
+            run_pieces(job, threads)
+        if not job.cut:
+            threads = threads_for(blocks, 2) // share
+        job.span = 1 if labels_only else span_of(job, blocks, max(threads, 1))
+        tasks = blocks * pieces if job.cut else (blocks + job.span * group - 1) // (job.span * group)
+        if labels_only or job.op >= LF_CE_INDEX:
+            add_blocks(task, job, tasks, pieces if job.cut else 1, row_extent if group == 1 else row_share_extent, threads,
+                       &job.sum, &job.mass, &job.bad, totals)
+        else:
+            with nogil:
+                each(task, job, 0, tasks, threads)
+    finally:
+        free(job.piece)
+        job.piece, job.cut, job.rows, job.span = NULL, 0, rows, 1
     return 0
 
 
@@ -98,11 +105,11 @@ cdef Py_ssize_t rows_per_block(const LfRowJob *job, bint ordered) noexcept:
 
 
 cdef cnp.ndarray sums_by_class(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t c, Py_ssize_t *share, double **gw, double **gw_mass):
-    """Zeros for a job's `gw` and `gw_mass`: at most 16 of each class, or 4 of many classes, so that many blocks share one of them. The blocks
-    themselves, and so the value, are those of a job without them."""
+    """Zeros for a job's `gw` and `gw_mass`: at most 16 of each class, or 4 of many classes, so that many blocks share one of them, but no more than
+    LF_PARTS. The blocks themselves, and so the value, are those of a job without them."""
     cdef Py_ssize_t blocks = (n + rows - 1) // rows, most = 16 if c <= 32768 else 4
     cdef cnp.ndarray sums
-    share[0] = (blocks + most - 1) // most if blocks else 1
+    share[0] = min((blocks + most - 1) // most, LF_PARTS) if blocks else 1
     sums = np.zeros((2, (blocks + share[0] - 1) // share[0], c))
     gw[0] = <double *>cnp.PyArray_DATA(sums)
     gw_mass[0] = gw[0] + cnp.PyArray_SIZE(sums) // 2

@@ -193,7 +193,7 @@ static int span_takes(const LfVectorJob *j)
 /* May squares of doubles have overflowed in a block? Then the sum of its losses is no number, and vectors.h takes it. */
 static int span_overflows(const LfVectorJob *j, ptrdiff_t b)
 {
-    return j->wide && (j->op == LF_COSINE || j->op == LF_TRIPLET) && !j->labels_only && !(fabs(j->sum[b]) < INFINITY);
+    return j->wide && (j->op == LF_COSINE || j->op == LF_TRIPLET) && !j->labels_only && !(fabs(j->sum[b % LF_PARTS]) < INFINITY);
 }
 
 /* Do positions lie nearer to one another than elements? */
@@ -674,5 +674,5 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
         if (j->out.data)
             lf_store_f64(j->out.data + vec_offset(j, &j->out, i), j->out.dtype, vec_step(j, &j->out), v.loss, n, 0);
     }
-    j->sum[b] = sum, j->mass[b] = mass, j->bad[b] = bad < 0 ? -1 : bad * (j->c ? j->c : 1);
+    j->sum[b % LF_PARTS] = sum, j->mass[b % LF_PARTS] = mass, j->bad[b % LF_PARTS] = bad < 0 ? -1 : bad * (j->c ? j->c : 1);
 }

@@ -1,7 +1,22 @@
-# Threads and instruction sets: settings of the process.
+# Threads and instruction sets: settings of the process, and the one loop that runs a job's tasks.
+
+from cython.parallel cimport prange, threadid
+
 
 cdef extern from *:
     """
+    #include <time.h>
+    #if defined CLOCK_MONOTONIC_COARSE      /* 5 ns to read, right to 4 ms */
+    #define LF_CLOCK CLOCK_MONOTONIC_COARSE
+    #else
+    #define LF_CLOCK CLOCK_MONOTONIC
+    #endif
+    static inline double lf_seconds(void)
+    {
+        struct timespec t;
+        clock_gettime(LF_CLOCK, &t);
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    }
     #if defined _OPENMP
     #include <omp.h>
     #define LF_OPENMP _OPENMP
@@ -18,7 +33,14 @@ cdef extern from *:
     """
     int LF_OPENMP
     const char *LF_COMPILER
+    double lf_seconds() noexcept nogil
+    void lf_set_flag "__atomic_store_n"(int *, int, int) noexcept nogil
+    int lf_flag "__atomic_load_n"(int *, int) noexcept nogil
+    int ATOMIC_RELAXED "__ATOMIC_RELAXED"
 
+
+cdef extern from "Python.h":
+    int handle_signals "PyErr_CheckSignals"() noexcept      # where it returns -1 the error stays set
 
 cdef const LfKernels *K = NULL
 cdef int thread_setting = 0
@@ -32,21 +54,118 @@ cdef inline int threads_for(Py_ssize_t blocks, Py_ssize_t least) noexcept nogil:
     return thread_setting if thread_setting < blocks else <int>blocks
 
 
+ctypedef void (*Task)(const void *job, Py_ssize_t i, int thread) noexcept nogil
+
+
+cdef struct Watch:
+    double next     # when signals are looked at, 0: not yet begun
+    int stop
+
+
+cdef double SIGNAL_TIME = 0.05      # seconds between two looks for signals
+
+
+cdef inline bint stopped(Watch *watch, int thread) noexcept nogil:
+    """Whether a signal's handler has raised, as Ctrl-C's does. The thread that called looks; the error waits there."""
+    cdef double now
+    if thread == 0:
+        now = lf_seconds()
+        if watch.next == 0:
+            watch.next = now + SIGNAL_TIME
+        elif now > watch.next:
+            watch.next = now + SIGNAL_TIME
+            with gil:
+                if handle_signals() != 0:
+                    lf_set_flag(&watch.stop, 1, ATOMIC_RELAXED)
+    return lf_flag(&watch.stop, ATOMIC_RELAXED) != 0
+
+
+cdef int each(Task task, const void *job, Py_ssize_t first, Py_ssize_t last, int threads, Py_ssize_t chunk=0) except -1 nogil:
+    """task(job, i, thread) for each i from first to last: in equal shares, or `chunk` at a time for whoever is free. Where a signal's handler
+    raises, tasks that have not begun are left undone."""
+    cdef Watch watch = Watch(0, 0)
+    cdef Py_ssize_t i
+    if threads <= 1:
+        for i in range(first, last):
+            if i > first and stopped(&watch, 0):
+                return -1
+            task(job, i, 0)
+    elif chunk:
+        for i in prange(first, last, schedule="dynamic", chunksize=chunk, num_threads=threads):
+            if not stopped(&watch, threadid()):
+                task(job, i, threadid())
+    else:
+        for i in prange(first, last, schedule="static", num_threads=threads):
+            if not stopped(&watch, threadid()):
+                task(job, i, threadid())
+    return -1 if watch.stop else 0
+
+
+cdef struct Sum:
+    double sum, rest
+
+
+cdef inline void add(Sum *s, double x) noexcept nogil:
+    """One term more, with what additions round off carried along (Neumaier)."""
+    cdef double t = s.sum + x
+    if t - t == 0:
+        s.rest += (s.sum - t) + x if (s.sum if s.sum >= 0 else -s.sum) >= (x if x >= 0 else -x) else (x - t) + s.sum
+    s.sum = t
+
+
+cdef double ordered_sum(const double *part, Py_ssize_t n) noexcept nogil:
+    cdef Sum s = Sum(0, 0)
+    cdef Py_ssize_t i
+    for i in range(n):
+        add(&s, part[i])
+    return s.sum + s.rest
+
+
 cdef struct Totals:
     double sum, mass
     Py_ssize_t bad      # the lowest block's, or -1
 
 
-cdef void add_up(Totals *totals, const double *sum, const double *mass, const Py_ssize_t *bad, Py_ssize_t blocks) noexcept:
-    """What the blocks of a job left, in their order."""
-    cdef Py_ssize_t b
-    totals.sum = ordered_sum(sum, blocks) if sum != NULL else 0
-    totals.mass = ordered_sum(mass, blocks) if mass != NULL else 0
+ctypedef Py_ssize_t (*Extent)(const void *job, Py_ssize_t tasks) noexcept nogil     # how many blocks the first tasks are
+
+
+cdef int add_blocks(Task task, const void *job, Py_ssize_t tasks, Py_ssize_t band, Extent extent, int threads, double **sum, double **mass,
+                    Py_ssize_t **bad, Totals *totals) except -1:
+    """Run a job's tasks and add up, in order, what their blocks leave: in the job's `sum` and `mass`, NULL where not wanted, and `bad`. Bands of so
+    many tasks are successive blocks, no more than LF_PARTS, which is for how many there is room."""
+    cdef Py_ssize_t blocks = extent(job, tasks), room = min(blocks, LF_PARTS), begun = 0, end = tasks, done = 0, b
+    cdef Sum s = Sum(0, 0), m = Sum(0, 0)
+    cdef double here[96]
+    cdef void *memory = <void *>here
     totals.bad = -1
-    for b in range(blocks):
-        if bad[b] >= 0:
-            totals.bad = bad[b]
-            break
+    if room > 32:
+        memory = malloc(room * 24)
+        if memory == NULL:
+            raise MemoryError(f"cannot allocate {room * 24} bytes for partial sums")
+    if sum != NULL:
+        sum[0] = <double *>memory
+    if mass != NULL:
+        mass[0] = <double *>memory + room
+    bad[0] = <Py_ssize_t *>memory + 2 * room
+    try:
+        while done < blocks:
+            if blocks > room:
+                end = min(tasks, begun + room // extent(job, band) * band)
+            with nogil:
+                each(task, job, begun, end, threads)
+            for b in range(done, extent(job, end)):
+                if sum != NULL:
+                    add(&s, sum[0][b % LF_PARTS])
+                if mass != NULL:
+                    add(&m, mass[0][b % LF_PARTS])
+                if totals.bad < 0:
+                    totals.bad = bad[0][b % LF_PARTS]
+            begun, done = end, extent(job, end)
+    finally:
+        if room > 32:
+            free(memory)
+    totals.sum, totals.mass = s.sum + s.rest, m.sum + m.rest
+    return 0
 
 
 def _default_threads():

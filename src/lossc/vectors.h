@@ -673,7 +673,7 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
     int64_t list[LF_RUN];
     const ptrdiff_t fit = whole ? vec_fit(j, width) : 1;
     double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
-    j->bad[b] = -1;
+    ptrdiff_t first_bad = -1;
     for (ptrdiff_t i = start, count; i < end; i += count) {
         const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
         count = left < fit ? left : fit;
@@ -689,7 +689,7 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
             for (int q = 0; q < LF_VECTORS; q++)
                 v.x[q] = hand[q] + p * width * whole;
             if (bad >= 0)
-                j->bad[b] = j->bad[b] < 0 ? (i + p) * (j->c ? j->c : 1) + bad : j->bad[b];
+                first_bad = first_bad < 0 ? (i + p) * (j->c ? j->c : 1) + bad : first_bad;
             else {
                 mass += counts;
                 sum += j->labels_only ? 0 : vec_position(&v, i + p, counts);
@@ -699,5 +699,5 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
             if (whole && j->grad[q].data && !j->labels_only)
                 vec_store(j, q, j->grad[q].data + v.out[q], count, width, hand[q]);
     }
-    j->sum[b] = sum, j->mass[b] = mass;
+    j->sum[b % LF_PARTS] = sum, j->mass[b % LF_PARTS] = mass, j->bad[b % LF_PARTS] = first_bad;
 }

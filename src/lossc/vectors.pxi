@@ -9,37 +9,23 @@ VECTOR_LOSSES = {
 cdef Py_ssize_t FOLD_ROOM = 1 << 16    # numbers of the gradients that fold_vectors adds up at a time, 512 KB
 
 
-cdef void vector_blocks(const LfVectorJob *job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+cdef void vector_share(const void *at, Py_ssize_t i, int thread) noexcept nogil:
+    """Blocks that share sums by class."""
     cdef Py_ssize_t b
-    for b in range(first, last):
-        K.vector_block(job, b)
+    for b in range(i * (<const LfVectorJob *>at).share, vector_extent(at, i + 1)):
+        K.vector_block(<const LfVectorJob *>at, b)
 
 
-cdef void run_vector_blocks(const LfVectorJob *job, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t g, share = job.share
-    if threads == 1:
-        vector_blocks(job, 0, blocks)
-    else:
-        for g in prange((blocks + share - 1) // share, schedule="static", num_threads=threads):
-            vector_blocks(job, g * share, min(blocks, (g + 1) * share))
+cdef Py_ssize_t vector_extent(const void *at, Py_ssize_t tasks) noexcept nogil:
+    cdef const LfVectorJob *job = <const LfVectorJob *>at
+    return min((job.n + job.rows - 1) // job.rows, tasks * job.share)
 
 
 cdef int run_vectors(LfVectorJob *job, Totals *totals) except -1:
     """Run all blocks; sums in block order, the lowest bad label."""
     cdef Py_ssize_t blocks = (job.n + job.rows - 1) // job.rows
-    cdef double here[96]
-    cdef void *memory = <void *>here
-    if blocks > 32:
-        memory = malloc(blocks * 24)
-        if memory == NULL:
-            raise MemoryError(f"cannot allocate {blocks * 24} bytes for partial sums")
-    job.sum, job.mass, job.bad = <double *>memory, <double *>memory + blocks, <Py_ssize_t *>(<double *>memory + 2 * blocks)
-    with nogil:
-        run_vector_blocks(job, blocks, threads_for(blocks, 2))
-    add_up(totals, job.sum, job.mass, job.bad, blocks)
-    if blocks > 32:
-        free(memory)
-    return 0
+    return add_blocks(vector_share, job, (blocks + job.share - 1) // job.share, 1, vector_extent, threads_for(blocks, 2), &job.sum, &job.mass,
+                      &job.bad, totals)
 
 
 cdef inline void vector_array(LfArray *v, cnp.ndarray a, bint *over, Py_ssize_t *inner):
@@ -358,21 +344,12 @@ cdef object class_hessian(LfRowJob *rows, int op, cnp.ndarray h, cnp.ndarray ax,
 cdef int LINEAR_SHARE = 4
 
 
-cdef void tile_row(const LfTileJob *job, bint gradient, Py_ssize_t row) noexcept nogil:
-    if gradient:
-        K.tile_grad(job, row)
-    else:
-        K.tile_block(job, row)
+cdef void tile_block(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.tile_block(<const LfTileJob *>job, i)
 
 
-cdef void run_tile(const LfTileJob *job, bint gradient, Py_ssize_t rows, int threads) noexcept nogil:
-    cdef Py_ssize_t i
-    if threads <= 1:
-        for i in range(rows):
-            tile_row(job, gradient, i)
-    else:
-        for i in prange(rows, schedule="static", num_threads=threads):
-            tile_row(job, gradient, i)
+cdef void tile_grad(const void *job, Py_ssize_t i, int thread) noexcept nogil:
+    K.tile_grad(<const LfTileJob *>job, i)
 
 
 def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray labels, Py_ssize_t first, double smoothing, cnp.ndarray state,
@@ -396,7 +373,7 @@ def tile(cnp.ndarray tile, cnp.ndarray bias, cnp.ndarray weight, cnp.ndarray lab
         s, step = <char *>cnp.PyArray_DATA(factors), cnp.PyArray_STRIDE(factors, 0)
         job.kmass, job.kown, job.keven = <double *>s, <double *>(s + step), <double *>(s + 2 * step)
     with nogil:
-        run_tile(&job, factors is not None, rows, threads_for(rows, 2) // LINEAR_SHARE)
+        each(tile_block if factors is None else tile_grad, &job, 0, rows, threads_for(rows, 2) // LINEAR_SHARE)
 
 
 cdef void run_panels(float *x, Py_ssize_t to, const char *h, Py_ssize_t from_, const char *w, Py_ssize_t step, Py_ssize_t rows,
