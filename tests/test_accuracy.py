@@ -410,6 +410,28 @@ def test_mean_of_equal_gaussians(isa):
     report("equal gaussians", error, 4)
 
 
+EQUAL = {  # means of n equal float64 terms of x > 0, and what each of them is; of rows the last dimension, of 1
+    "mse_loss": (lambda x: F.mse_loss(x, 0 * x), lambda x: x * x),
+    "mse_loss with weights": (lambda x: F.mse_loss(x, 0 * x, weight=0 * x + 0.3), lambda x: x * x),
+    "l1_loss": (lambda x: F.l1_loss(x, 0 * x), lambda x: x),
+    "binary_cross_entropy_with_logits": (lambda x: F.binary_cross_entropy_with_logits(-x, 0 * x), lambda x: softplus(-x)),
+    "soft_margin_loss": (lambda x: F.soft_margin_loss(x, 0 * x + 1), lambda x: softplus(-x)),
+    "nll_loss": (lambda x: F.nll_loss(-x[:, None], np.zeros(x.size, int)), lambda x: x),
+    "multi_margin_loss": (lambda x: F.multi_margin_loss(np.stack([x, 0 * x], 1), np.ones(x.size, int), margin=0.0), lambda x: x / 2),
+    "multilabel_soft_margin_loss": (lambda x: F.multilabel_soft_margin_loss(x[:, None], 0 * x[:, None] + 1), lambda x: softplus(-x)),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_float64_mean_of_equal_terms(isa, name):
+    """6 ulp: 4 of the sum, the rest of the term and the division."""
+    mean, term = EQUAL[name]
+    x = generator("equal", name).gamma(2, 2, 40)
+    got = reference.real(np.array([mean(np.full(n, v)) for n in (1000, 100_000) for v in x]))
+    want = np.tile(term(reference.real(x)), 2)
+    report(name, np.abs(got - want) / np.spacing(want.astype(np.float64)), 6)
+
+
 FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
     "log": (lambda x: -F.binary_cross_entropy(x, 0 * x + 1), np.log, 1.54, (1e-37, 1), "0x1.f049cep-1"),
     "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.96, (1e-18, 1e19), "0x1.f82eaep-1"),

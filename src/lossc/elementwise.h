@@ -5,6 +5,7 @@
  *   end of the block, after at most LF_ELEM_BLOCK elements, the lanes pairwise; blocks in order. Each of the two roundings is at most 2^-24 of
  *   what it rounds and the doubles' none to speak of: a mean is within 2^-23 of the mean magnitude of its terms from their exact mean, and
  *   much nearer where roundings differ (tests/test_accuracy.py: 10^8 terms). A short last group is taken from the terms of 'none'.
+ *   Double terms are added in runs of T_RUN elements of the block, and the runs with what they round off: a mean of equal ones is within 6 ulp.
  * Quick sums: of a stanza with `quick` a sum takes s, which need be right only where it is finite, and is not where v is not. Where a block
  *   comes to inf or NaN (by s, or a pair that overflows) it is summed again by the terms of 'none'.
  * Functions of a and b in s are taken a group at a time, for floats on AVX-512 by tables in registers: f_a = exp(a) or log(a), f_b = log(b) or b/a.
@@ -21,12 +22,15 @@
  */
 
 #define T_SUMS (LF_LANES / 2)
-#define T_ACC (2 * T_SUMS) /* the lanes' sums, then their products less 1 */
+#define T_RUN 256                                    /* elements: a run of half as many costs double sums 2 % of their time */
+#define T_ACC (T_RUNS ? 4 * T_SUMS + 1 : 2 * T_SUMS) /* the lanes' sums, then their products less 1; of whole runs both; elements of this run */
 _Static_assert(LF_ELEM_BLOCK / T_SUMS <= 512, "products of as many factors up to 2 are far from overflow");
 #ifdef LF_T_FLOAT
+#define T_RUNS 0
 #define T_TERMS(v, l) (v[l] + v[(l) + T_SUMS])
 #define T_FACTOR(t, l) (t[l] * t[(l) + T_SUMS] + (t[l] + t[(l) + T_SUMS]))
 #else
+#define T_RUNS 1
 #define T_TERMS(v, l) v[l]
 #define T_FACTOR(t, l) t[l]
 #endif
@@ -246,6 +250,25 @@ static inline void NAME(elem_collect)(I quick, int first, int second, const T *v
     NAME(elem_add)(quick, s, u, sum, product);
 }
 
+/* A whole run's sums and products to those of the runs before it; what that rounds off is where the next run begins (Kahan). */
+#ifdef __AVX__
+static inline void
+#else
+LF_CALLED /* few registers, and 2 % of the library */
+#endif
+NAME(elem_add_run)(I quick, double *sum, double *product, double *runs)
+{
+    lf_add_run(sum, runs, T_SUMS);
+    if (quick & LF_PRODUCT)
+#pragma omp simd
+        for (int l = 0; l < T_SUMS; l++) {
+            const double a = runs[T_SUMS + l], b = product[l], all = a * b + (a + b);
+            const double near = lf_real_f64(0x7fe0000000000000 - lf_bits_f64(1 + all)); /* 1/(1 + all) to an eighth */
+            product[l] = (a * b + (b - (all - a))) * near;
+            runs[T_SUMS + l] = all;
+        }
+}
+
 /* The one loop, over whole groups, or halves of them where nothing is summed. `inputs`, `want` and `dtype` are constants wherever this is inlined,
  * so each loop below holds only what it asks for. */
 static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, const void *xs, const void *ys, const void *zs, const T *param,
@@ -264,6 +287,7 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
         memcpy(sum, acc, sizeof sum);
     if (quick & LF_PRODUCT)
         memcpy(product, acc + T_SUMS, sizeof product);
+    const ptrdiff_t begun = want & LF_WANT_SUM && T_RUNS ? (ptrdiff_t)acc[T_ACC - 1] : 0;
     for (ptrdiff_t i = 0; i < n; i += lanes) {
         T v[T_LANES], t[T_LANES], gx[T_LANES], gy[T_LANES], gz[T_LANES];
         const T *x = NAME(elem_group)(xs, dtype, i, gx), *y = NAME(elem_group)(ys, dtype, i, gy), *z = NAME(elem_group)(zs, dtype, i, gz);
@@ -300,6 +324,8 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
         }
         if (want & LF_WANT_SUM)
             NAME(elem_collect)(quick, paired && !(i & lanes), paired && i & lanes, v, t, term, factor, sum, product);
+        if (want & LF_WANT_SUM && T_RUNS && __builtin_expect((begun + i + lanes) % T_RUN == 0, 0))
+            NAME(elem_add_run)(quick, sum, product, acc + 2 * T_SUMS);
     }
     if (paired && n & lanes)
         NAME(elem_add)(quick, term, factor, sum, product);
@@ -311,6 +337,8 @@ static inline void NAME(loop)(NAME(Formula) f, int inputs, int want, int dtype, 
         memcpy(acc, sum, sizeof sum);
     if (quick & LF_PRODUCT)
         memcpy(acc + T_SUMS, product, sizeof product);
+    if (want & LF_WANT_SUM && T_RUNS)
+        acc[T_ACC - 1] = (double)((begun + n) % T_RUN);
 }
 
 #define LF_STAMP(kind, inputs, want, name)                                                                                                           \
@@ -596,15 +624,18 @@ static void NAME(elem_scale)(T *a, ptrdiff_t n, const T *w, const T *m, const T 
 
 static double NAME(elem_sum)(const T *a, ptrdiff_t n)
 {
-    double acc[T_SUMS] = {0};
+    double acc[T_SUMS] = {0}, runs[T_SUMS] = {0};
     ptrdiff_t i = 0;
-    for (; i + T_SUMS <= n; i += T_SUMS)
+    for (; i + T_SUMS <= n; i += T_SUMS) {
 #pragma omp simd
         for (int l = 0; l < T_SUMS; l++)
             acc[l] += a[i + l];
+        if (T_RUNS && (i + T_SUMS) % T_RUN == 0)
+            NAME(elem_add_run)(0, acc, NULL, runs);
+    }
     for (int l = 0; i < n; i++, l++)
         acc[l] += a[i];
-    return lf_half_lane_sum(acc);
+    return T_RUNS ? lf_half_lane_sum(runs) + lf_half_lane_sum(acc) : lf_half_lane_sum(acc);
 }
 
 /* Sum of the weights that count, or how many elements do. */
@@ -698,18 +729,23 @@ static __attribute__((noinline)) double NAME(elem_by_terms)(const LfElemJob *j, 
 }
 
 /* What a block's lanes come to. */
-static double NAME(elem_total)(const LfElemJob *j, const T *p, ptrdiff_t start, ptrdiff_t end, const double *acc)
+static double NAME(elem_total)(const LfElemJob *j, const T *p, ptrdiff_t start, ptrdiff_t end, double *acc)
 {
-    double u[T_SUMS], sum = lf_half_lane_sum(acc);
+    double *const runs = acc + (T_RUNS ? 2 * T_SUMS : 0), *const product = runs + T_SUMS;
+    if (T_RUNS)
+        NAME(elem_add_run)(LF_PRODUCT, acc, acc + T_SUMS, runs);
+    double u[T_SUMS], sum = lf_half_lane_sum(runs);
     int any = 0;
     for (int l = 0; l < T_SUMS; l++)
-        any |= acc[T_SUMS + l] != 0;
+        any |= product[l] != 0;
     if (any) {
 #pragma omp simd
         for (int l = 0; l < T_SUMS; l++)
-            u[l] = lf_log1p_f64(acc[T_SUMS + l]);
+            u[l] = lf_log1p_f64(product[l]);
         sum += lf_half_lane_sum(u);
     }
+    if (T_RUNS)
+        sum += lf_half_lane_sum(acc);
     return sum - sum == 0 ? sum : NAME(elem_by_terms)(j, p, start, end);
 }
 
@@ -1042,5 +1078,7 @@ static void NAME(elem_fold)(const LfElemJob *j, ptrdiff_t b) { j->inner > 1 ? NA
 
 #undef T_SUMS
 #undef T_ACC
+#undef T_RUN
+#undef T_RUNS
 #undef T_TERMS
 #undef T_FACTOR

@@ -60,7 +60,7 @@ static inline void lf_prefetch(const char *p, ptrdiff_t bytes)
 typedef struct {
     ptrdiff_t start, end, bad;
     double *gw, *gw_mass;
-    double sum[LF_LANES], mass[LF_LANES];
+    double sum[LF_LANES], mass[LF_LANES], sum_runs[LF_LANES], mass_runs[LF_LANES]; /* of the present LF_ROWS_RUN rows, and of those before */
 } LfRowBlock;
 
 static LfRowBlock lf_row_block(const LfRowJob *j, ptrdiff_t b)
@@ -70,13 +70,20 @@ static LfRowBlock lf_row_block(const LfRowJob *j, ptrdiff_t b)
     return (LfRowBlock){.start = start, .end = end, .bad = -1, .gw = j->gw ? j->gw + sums : NULL, .gw_mass = j->gw ? j->gw_mass + sums : NULL};
 }
 
+static void lf_row_run_end(LfRowBlock *k)
+{
+    lf_add_run(k->sum, k->sum_runs, LF_LANES);
+    lf_add_run(k->mass, k->mass_runs, LF_LANES);
+}
+
 /* Leaves the sums of the block that ends before position `end`. */
 static void lf_block_end(const LfRowJob *j, LfRowBlock *k, ptrdiff_t end)
 {
     const ptrdiff_t b = (end - 1) / j->rows % LF_PARTS;
-    j->sum[b] = lf_lane_sum(k->sum), j->mass[b] = lf_lane_sum(k->mass);
+    j->sum[b] = lf_lane_sum(k->sum_runs) + lf_lane_sum(k->sum), j->mass[b] = lf_lane_sum(k->mass_runs) + lf_lane_sum(k->mass);
     j->bad[b] = k->bad;
     memset(k->sum, 0, sizeof k->sum), memset(k->mass, 0, sizeof k->mass);
+    memset(k->sum_runs, 0, sizeof k->sum_runs), memset(k->mass_runs, 0, sizeof k->mass_runs);
 }
 
 /* Do the positions of an array lie nearer to one another than its classes? */

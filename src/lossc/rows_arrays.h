@@ -130,8 +130,9 @@ static void NAME(rows_out)(const LfRowJob *j, const NAME(Rows) * r)
 LF_CALLED NAME(rows_add)(const LfRowJob *j, const NAME(Rows) * r, LfRowBlock *b)
 {
     for (ptrdiff_t l = 0, n; l < r->n && !r->from && lf_sums(j); l += n) {
-        const ptrdiff_t first = r->first + l, at = first % j->rows, rest = j->rows - at;
+        const ptrdiff_t first = r->first + l, at = first % j->rows, rest = j->rows - at, run = LF_ROWS_RUN - at % LF_ROWS_RUN;
         n = r->n - l < rest ? r->n - l : rest;
+        n = n < run ? n : run;
         if (l % LF_LANES == 0 && at % LF_LANES == 0 && (n % LF_LANES == 0 || l + n == r->n)) { /* the lanes of no row are 0 */
             for (ptrdiff_t i = l; i < l + n; i += LF_LANES)
 #pragma omp simd
@@ -142,6 +143,8 @@ LF_CALLED NAME(rows_add)(const LfRowJob *j, const NAME(Rows) * r, LfRowBlock *b)
                 b->sum[(at + i) % LF_LANES] += r->loss[l + i], b->mass[(at + i) % LF_LANES] += r->wt[l + i];
         if (n == rest || first + n == j->n)
             lf_block_end(j, b, first + n);
+        else if (n == run)
+            lf_row_run_end(b);
     }
 }
 

@@ -652,7 +652,8 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
     const ptrdiff_t fit = span_fit(j);
     T room[2 * LF_VECTORS][LF_SPAN_ROOM + LF_STEP];
     NAME(Along) w;
-    double sum = 0, mass = 0;
+    LfSum sum = {0, 0};
+    double mass = 0;
     ptrdiff_t bad = -1;
     for (ptrdiff_t i = start, n; i < end; i += n) {
         const ptrdiff_t reach = last - (j->ndim > 1 ? i % last : i), left = end - i < reach ? end - i : reach;
@@ -670,9 +671,10 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
         else
             NAME(along)(&v, b, &w, room);
         for (ptrdiff_t l = 0; l < n; l++)
-            sum += v.loss[l];
+            lf_add(&sum, v.loss[l], i - start + l);
         if (j->out.data)
             lf_store_f64(j->out.data + vec_offset(j, &j->out, i), j->out.dtype, vec_step(j, &j->out), v.loss, n, 0);
     }
-    j->sum[b % LF_PARTS] = sum, j->mass[b % LF_PARTS] = mass, j->bad[b % LF_PARTS] = bad < 0 ? -1 : bad * (j->c ? j->c : 1);
+    j->sum[b % LF_PARTS] = sum.run + sum.runs, j->mass[b % LF_PARTS] = mass;
+    j->bad[b % LF_PARTS] = bad < 0 ? -1 : bad * (j->c ? j->c : 1);
 }

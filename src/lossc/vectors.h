@@ -672,7 +672,8 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
     const int whole = j->c <= LF_RUN;
     int64_t list[LF_RUN];
     const ptrdiff_t fit = whole ? vec_fit(j, width) : 1;
-    double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), sum = 0, mass = 0;
+    double hand[LF_VECTORS][LF_RUN] __attribute__((aligned(64))), mass = 0;
+    LfSum sum = {0, 0};
     ptrdiff_t first_bad = -1;
     for (ptrdiff_t i = start, count; i < end; i += count) {
         const ptrdiff_t room = last - (j->ndim > 1 ? i % last : i), left = end - i < room ? end - i : room;
@@ -692,12 +693,12 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
                 first_bad = first_bad < 0 ? (i + p) * (j->c ? j->c : 1) + bad : first_bad;
             else {
                 mass += counts;
-                sum += j->labels_only ? 0 : vec_position(&v, i + p, counts);
+                lf_add(&sum, j->labels_only ? 0 : vec_position(&v, i + p, counts), i - start + p);
             }
         }
         for (int q = 0; q < LF_VECTORS; q++)
             if (whole && j->grad[q].data && !j->labels_only)
                 vec_store(j, q, j->grad[q].data + v.out[q], count, width, hand[q]);
     }
-    j->sum[b % LF_PARTS] = sum, j->mass[b % LF_PARTS] = mass, j->bad[b % LF_PARTS] = first_bad;
+    j->sum[b % LF_PARTS] = sum.run + sum.runs, j->mass[b % LF_PARTS] = mass, j->bad[b % LF_PARTS] = first_bad;
 }
