@@ -74,39 +74,44 @@ static __attribute__((noinline)) void lf_collect(void *restrict dst, const char 
 }
 #undef COLLECT
 
+typedef LF_UNALIGNED(char) LfBytes16 __attribute__((vector_size(16)));
+typedef LF_UNALIGNED(char) LfBytes32 __attribute__((vector_size(32)));
+typedef LF_UNALIGNED(char) LfBytes64 __attribute__((vector_size(64)));
+
 /* Rows of `bytes` each, `from` bytes apart, to rows `to` bytes apart: short ones by two moves, which overlap. */
-#define MOVES(W)                                                                                                                                     \
+#define MOVE(S, at) (*(S *)(void *)(dst + (at)) = *(const S *)(const void *)(src + (at)))
+#define MOVES(S)                                                                                                                                     \
     for (; rows > 0; rows--, dst += to, src += from) {                                                                                               \
         __builtin_prefetch(src + LF_PACK_AHEAD);                                                                                                     \
-        memcpy(dst, src, W);                                                                                                                         \
-        memcpy(dst + bytes - (W), src + bytes - (W), W);                                                                                             \
+        MOVE(S, 0);                                                                                                                                  \
+        MOVE(S, bytes - (ptrdiff_t)sizeof(S));                                                                                                       \
     }
 
 static __attribute__((noinline)) void lf_copy_rows(char *restrict dst, ptrdiff_t to, const char *restrict src, ptrdiff_t from, ptrdiff_t bytes,
                                                    ptrdiff_t rows)
 {
     if (bytes <= 2)
-        MOVES(1)
+        MOVES(lf_u8_u)
     else if (bytes <= 4)
-        MOVES(2)
+        MOVES(lf_u16_u)
     else if (bytes <= 8)
-        MOVES(4)
+        MOVES(lf_u32_u)
     else if (bytes <= 16)
-        MOVES(8)
+        MOVES(lf_u64_u)
     else if (bytes <= 32)
-        MOVES(16)
+        MOVES(LfBytes16)
     else if (bytes <= 64)
-        MOVES(32)
+        MOVES(LfBytes32)
     else
-        for (; rows > 0; rows--, dst += to, src += from) {
+        for (; rows > 0; rows--, dst += to, src += from)
             for (ptrdiff_t i = 0; i < bytes; i += 64) {
                 const ptrdiff_t at = i + 64 <= bytes ? i : bytes - 64;
                 __builtin_prefetch(src + at + LF_PACK_AHEAD);
-                memcpy(dst + at, src + at, 64);
+                MOVE(LfBytes64, at);
             }
-        }
 }
 #undef MOVES
+#undef MOVE
 
 /* The lines of a run, before it is read or written. */
 static inline void lf_fetch(const char *p, ptrdiff_t bytes, int write)

@@ -28,7 +28,7 @@ void NAME(lf_load)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride
         return;
     }
     if (stride == 0 && n > 1) {
-        NAME(lf_load)(dst, src, dtype, lf_itemsize(dtype), 1);
+        dtype == T_CODE ? (void)memcpy(dst, src, sizeof(T)) : NAME(lf_load)(dst, src, dtype, lf_itemsize(dtype), 1);
         const T v = dst[0];
 #pragma omp simd
         for (ptrdiff_t i = 1; i < n; i++)
@@ -138,12 +138,25 @@ static inline void NAME(lf_spread)(T *restrict dst, const T *number, ptrdiff_t n
     }
 }
 
-void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n, ptrdiff_t rows)
+/* Rows that are no runs of T. A function of its own, for its buffers. */
+static __attribute__((noinline)) void NAME(lf_gather_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n,
+                                                           ptrdiff_t rows)
 {
-    const ptrdiff_t item = lf_itemsize(dtype), size = n * rows, group = rows > 1 ? LF_BOUNCE / n : 0;
-    if (step == 0 && rows > 1) { /* one row over and over */
+    const ptrdiff_t item = lf_itemsize(dtype), size = n * rows;
+    if (stride == 0 && dtype == T_CODE && (rows == 1 || n >= 32))
+        for (ptrdiff_t r = 0; r < rows; r++, src += step, dst += n) {
+            const T v = *(const T_UNALIGNED *)(const void *)src;
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < n; i++)
+                dst[i] = v;
+        }
+    else if (rows == 1)
         NAME(lf_load)(dst, src, dtype, stride, n);
-        for (ptrdiff_t done = n; done < size; done += done)
+    else if (step == 0) { /* one row over and over */
+        NAME(lf_load)(dst, src, dtype, stride, n);
+        if (n >= 32)
+            lf_copy_rows((char *)(dst + n), n * (ptrdiff_t)sizeof(T), (const char *)dst, 0, n * (ptrdiff_t)sizeof(T), rows - 1);
+        for (ptrdiff_t done = n; n < 32 && done < size; done += done)
             memcpy(dst + done, dst, (size_t)(done < size - done ? done : size - done) * sizeof(T));
     } else if (stride == 0)
         for (ptrdiff_t r = 0, m; r < rows; r += m) {
@@ -152,20 +165,28 @@ void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t s
             NAME(lf_load)(number, src + r * step, dtype, step, m);
             n > 8 ? NAME(lf_spread)(dst + r * n, number, n, m, 64 / sizeof(T)) : NAME(lf_spread)(dst + r * n, number, n, m, 16 / sizeof(T));
         }
-    else if (rows > 1 && lf_distance(step) < lf_distance(stride))
+    else if (lf_distance(step) < lf_distance(stride))
         NAME(lf_load_tile)(dst, n, src, dtype, stride, step, n, rows);
-    else if (stride == item && dtype == T_CODE)
-        lf_copy_rows((char *)dst, n * item, src, step, n * item, rows);
-    else if (stride != item || group < 2)
+    else if (stride != item || n > LF_BOUNCE / 2)
         for (ptrdiff_t r = 0; r < rows; r++)
             NAME(lf_load)(dst + r * n, src + r * step, dtype, stride, n);
     else
         for (ptrdiff_t r = 0, m; r < rows; r += m) {
             double buffer[LF_BOUNCE];
+            const ptrdiff_t group = LF_BOUNCE / n;
             m = rows - r < group ? rows - r : group;
             lf_copy_rows((char *)buffer, n * item, src + r * step, step, n * item, m);
             NAME(lf_load)(dst + r * n, (const char *)buffer, dtype, item, n * m);
         }
+}
+
+void NAME(lf_load_rows)(T *restrict dst, const char *src, int dtype, ptrdiff_t stride, ptrdiff_t step, ptrdiff_t n, ptrdiff_t rows)
+{
+    const ptrdiff_t item = sizeof(T);
+    if (stride == item && dtype == T_CODE && (rows == 1 || lf_distance(step) >= item))
+        lf_copy_rows((char *)dst, n * item, src, step, n * item, rows);
+    else
+        NAME(lf_gather_rows)(dst, src, dtype, stride, step, n, rows);
 }
 
 void NAME(lf_store_rows)(char *dst, int dtype, ptrdiff_t stride, ptrdiff_t step, const T *restrict src, ptrdiff_t n, ptrdiff_t rows, int stream)
