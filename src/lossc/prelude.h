@@ -77,16 +77,22 @@ static inline void lf_add_run(double *sum, double *runs, int lanes)
     }
 }
 
-/* One lane: the i-th of terms from 0 on. The sum is then run + runs. */
+/* One lane: the terms from the i-th on, n of them. The sum is then run + runs. */
 typedef struct {
     double run, runs;
 } LfSum;
 
-static inline void lf_add(LfSum *s, double x, ptrdiff_t i)
+static inline void lf_add(LfSum *s, const double *x, ptrdiff_t i, ptrdiff_t n)
 {
-    s->run += x;
-    if (i % 16 == 15)
-        lf_add_run(&s->run, &s->runs, 1);
+    for (ptrdiff_t l = 0, end; l < n; l = end) {
+        double run = s->run;
+        end = l + 16 - (i + l) % 16;
+        for (ptrdiff_t k = l; k < (end < n ? end : n); k++)
+            run += x[k];
+        s->run = run;
+        if (end <= n)
+            lf_add_run(&s->run, &s->runs, 1);
+    }
 }
 
 /* n labels, step bytes apart at any address, as int64; an unsigned label beyond its range becomes -2, which is out of range too. */

@@ -670,8 +670,7 @@ static void NAME(span_block)(const LfVectorJob *j, ptrdiff_t b)
             NAME(across)(&v, b, room);
         else
             NAME(along)(&v, b, &w, room);
-        for (ptrdiff_t l = 0; l < n; l++)
-            lf_add(&sum, v.loss[l], i - start + l);
+        lf_add(&sum, v.loss, i - start, n);
         if (j->out.data)
             lf_store_f64(j->out.data + vec_offset(j, &j->out, i), j->out.dtype, vec_step(j, &j->out), v.loss, n, 0);
     }

@@ -133,11 +133,26 @@ cdef int add_blocks(Task task, const void *job, Py_ssize_t tasks, Py_ssize_t ban
                     Py_ssize_t **bad, Totals *totals) except -1:
     """Run a job's tasks and add up, in order, what their blocks leave: in the job's `sum` and `mass`, NULL where not wanted, and `bad`. Bands of so
     many tasks are successive blocks, no more than LF_PARTS, which is for how many there is room."""
+    totals.sum, totals.mass, totals.bad = 0, 0, -1
+    if tasks != 1 or extent(job, 1) != 1:
+        return add_many(task, job, tasks, band, extent, threads, sum, mass, bad, totals)
+    if sum != NULL:
+        sum[0] = &totals.sum
+    if mass != NULL:
+        mass[0] = &totals.mass
+    bad[0] = &totals.bad
+    with nogil:
+        task(job, 0, 0)
+    totals.sum += 0     # 0, not -0, as of many
+    return 0
+
+
+cdef int add_many(Task task, const void *job, Py_ssize_t tasks, Py_ssize_t band, Extent extent, int threads, double **sum, double **mass,
+                  Py_ssize_t **bad, Totals *totals) except -1:
     cdef Py_ssize_t blocks = extent(job, tasks), room = min(blocks, LF_PARTS), begun = 0, end = tasks, done = 0, b
     cdef Sum s = Sum(0, 0), m = Sum(0, 0)
     cdef double here[96]
     cdef void *memory = <void *>here
-    totals.bad = -1
     if room > 32:
         memory = malloc(room * 24)
         if memory == NULL:

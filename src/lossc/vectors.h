@@ -693,7 +693,8 @@ static void vec_block(const LfVectorJob *j, ptrdiff_t b)
                 first_bad = first_bad < 0 ? (i + p) * (j->c ? j->c : 1) + bad : first_bad;
             else {
                 mass += counts;
-                lf_add(&sum, j->labels_only ? 0 : vec_position(&v, i + p, counts), i - start + p);
+                const double loss = j->labels_only ? 0 : vec_position(&v, i + p, counts);
+                lf_add(&sum, &loss, i - start + p, 1);
             }
         }
         for (int q = 0; q < LF_VECTORS; q++)
