@@ -176,6 +176,8 @@ cdef int add_many(Task task, const void *job, Py_ssize_t tasks, Py_ssize_t band,
                 if totals.bad < 0:
                     totals.bad = bad[0][b % LF_PARTS]
             begun, done = end, extent(job, end)
+            if done < blocks:
+                PyErr_CheckSignals()    # each time may be too short for `each` to look
     finally:
         if room > 32:
             free(memory)
