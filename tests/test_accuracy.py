@@ -432,6 +432,27 @@ def test_float64_mean_of_equal_terms(isa, name):
     report(name, np.abs(got - want) / np.spacing(want.astype(np.float64)), 6)
 
 
+@pytest.mark.filterwarnings("ignore:.*broadcast:UserWarning")
+@pytest.mark.parametrize(("n", "c"), [(100_000, 3), (100_000, 256), (3000, 2000)])
+def test_float64_gradient_of_equal_terms_by_a_row(isa, n, c):
+    """8 ulp: sums down many rows nearly as good as those along them; NumPy's of the pieces come on top."""
+    row = generator("row", n, c).gamma(2, 2, c)
+    _, got = lf.value_and_grad(F.mse_loss, argnums=1)(np.broadcast_to(0.0, (n, c)), row[None], reduction="sum")
+    want = 2 * n * reference.real(row)
+    report(f"{n} rows of {c}", np.abs(reference.real(got[0]) - want) / np.spacing(want.astype(np.float64)), 8)
+
+
+def test_float64_means_over_class_weights(isa):
+    """6 ulp: the denominators, of linear_cross_entropy and beside gradients, are sums as others."""
+    n, weight = 200_000, np.array([0.3, 0.7])
+    x, label = np.zeros((n, 2)), np.ones(n, int)
+    value, gradient = lf.value_and_grad(F.cross_entropy)(x, label, weight)
+    linear = F.linear_cross_entropy(np.zeros((n, 1)), np.zeros((2, 1)), label, weight=weight)
+    ulps = lambda got, want: abs(got - want) / np.spacing(want)  # noqa: E731
+    assert ulps(value, np.log(2)) <= 6 and ulps(linear, np.log(2)) <= 6
+    assert (ulps(gradient[:, 0], 0.5 / n) <= 6).all()
+
+
 FUNCTIONS_OF_SUMS = {  # a mean of equal terms that is the function; the function; the error stated in ulp; where; the worst input found of all
     "log": (lambda x: -F.binary_cross_entropy(x, 0 * x + 1), np.log, 1.54, (1e-37, 1), "0x1.f049cep-1"),
     "log of two": (lambda x: 2 * F.gaussian_nll_loss(0 * x, 0 * x, x, eps=1e-18), np.log, 1.96, (1e-18, 1e19), "0x1.f82eaep-1"),

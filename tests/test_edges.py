@@ -496,3 +496,14 @@ def test_focal_loss_at_the_ends_has_slopes():
 def test_no_classes_to_average_over():
     for reduction, want in (("none", [NAN] * 3), ("sum", NAN), ("mean", NAN)):
         np.testing.assert_array_equal(F.multilabel_soft_margin_loss(np.zeros((3, 0)), np.zeros((3, 0)), reduction=reduction), want)
+
+
+@pytest.mark.parametrize("shape", [(0, 1), (0, 65), (0, 600), (0, 1025), (0, 300_000), (0, 600, 5), (2, 600, 0)])
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.focal_loss])
+def test_no_rows_of_many_classes(loss, shape):
+    x, label = np.zeros(shape), np.zeros((shape[0], *shape[2:]), int)
+    for threads in (1, 2):
+        with lf.num_threads(threads):
+            assert loss(x, label, reduction="sum") == 0 and np.isnan(loss(x, label))
+            value, gradient = lf.value_and_grad(loss)(x, label, reduction="none")
+            assert value.shape == label.shape and gradient.shape == shape

@@ -89,7 +89,8 @@ ENDLESS = {  # more blocks than there is room for: a call, and what it comes to
     "mask": ("F.mse_loss(many(1, M), many(3, M), where=np.broadcast_to(True, M))", "4"),
     "few classes": ("F.cross_entropy(many(0, N, 5), labels)", "np.log(5)"),
     "class weights": ("F.nll_loss(many(-1, N, 5), labels, ones, reduction='sum')", "N"),
-    "by class weight": ("lf.value_and_grad(F.nll_loss, argnums='weight')(many(-1, N, 5), labels, ones, reduction='sum')[1][2]", "N"),
+    "by class weight": ("by_weight(F.nll_loss)(many(-1, N, 5), labels, ones, reduction='sum')[1][2]", "N"),
+    "by a broadcast row": ("by_y(F.mse_loss)(many(1, M // 1000, 1000), 0 * many(0, 1000), reduction='sum')[1]", "-2 * (M // 1000)"),
     "vectors": ("F.cosine_embedding_loss(many(1, N, 5), many(1, N, 5), many(-1, N))", "1"),
 }
 
@@ -103,6 +104,7 @@ def many(value, *shape):
     return np.broadcast_to(np.float32(value), shape)
 
 ones = np.ones(5, np.float32)
+by_y, by_weight = (lambda f, name=name: lf.value_and_grad(f, argnums=name) for name in (1, "weight"))
 base = np.random.default_rng(0).normal(size=59999).astype(np.float32)
 far = np.lib.stride_tricks.as_strided(base, (20000, 20000), (4, 8))
 counts = np.convolve(np.ones(20000), np.kron(np.ones(20000), [1, 0]))

@@ -65,9 +65,9 @@ def linear_cross_entropy(
     Notes
     -----
     Gradients by `input`, `linear_weight`, `linear_bias`, `weight` and probabilities in `target`. Where bfloat16 is multiplied as it is, those in
-    bfloat16 err by up to 2^-7 of the sum of their terms' magnitudes, of which half is their own rounding (torch rounds logits as well); with
-    ``grad_out`` of float32 they are as accurate as elsewhere. Beside the gradients themselves less than 64 MB
-    are used for vectors of up to 1024 numbers. BLAS decides in which order products are added, so results may depend on its threads.
+    bfloat16 err by up to 2^-7 of the sum of their terms' magnitudes, of which half is their own rounding (torch rounds logits as well). Beside
+    the gradients themselves, that by `input` also in float32 where it is of half precision, less than 64 MB are used for vectors of up to 1024
+    numbers. BLAS decides in which order products are added, so results may depend on its threads.
 
     References
     ----------
@@ -222,7 +222,6 @@ class _Layer:
         self.gb = None if gb is None else np.zeros(self.classes)
         if gt is not None and rows is not None:
             gt[...] = 0
-        self.halves = self.short and all(grads[name].dtype == self.hidden.dtype for name in grads.keys() & {"input", "linear_weight"})
         self.gt = None if gt is None else gt.reshape(self.probabilities.shape)
         self.weight_sums = np.zeros((2, self.classes)) if "weight" in grads else None
         if self.gw is not None and not n:
@@ -254,11 +253,11 @@ class _Layer:
             rows = r if self.rows is None else self.rows[r]
             yield r, rows, self.hidden[rows]
 
-    def tiles(self, ready):
-        """Of the classes: (which, their weights, ready or as they are)."""
+    def tiles(self):
+        """Of the classes: (which, their weights, as they are for `short`, else ready)."""
         for first in range(0, self.classes, self.across):
             c = slice(first, min(first + self.across, self.classes))
-            yield c, _core.ready(self.matrix[c], self.dtype) if ready else self.matrix[c]
+            yield c, self.matrix[c] if self.short else _core.ready(self.matrix[c], self.dtype)
 
     def multiply(self, x, h, w):
         """Logits of hidden vectors and weights: as they are for `short`, else ready."""
@@ -273,7 +272,7 @@ class _Layer:
             x = _logits(h, self.matrix)
         else:
             x = np.empty((len(h), self.classes), self.dtype) if room is None else room[: len(h)]
-            for c, w in self.tiles(not self.short):
+            for c, w in self.tiles():
                 self.multiply(x[:, c], h, w)
         if self.bias is not None:
             x += self.bias
@@ -286,8 +285,8 @@ class _Layer:
             room = np.empty((min(down, count), self.classes), self.dtype)
         weights = None if self.weights is None else _core.ready(self.weights, self.dtype)
         for r, rows, given in self.parts(down):
-            h = _core.ready(given, self.dtype) if (products and not self.halves) or not self.short else None
-            x = self.rows_of_logits(given if self.short else h, room)
+            h = given if self.short else _core.ready(given, self.dtype)
+            x = self.rows_of_logits(h, room)
             gt = None if self.gt is None else self.gt[rows]
             target = self.labels[r] if self.probabilities is None else self.probabilities[rows]
             scale = self.scale[r] if isinstance(self.scale, np.ndarray) else self.scale
@@ -295,8 +294,8 @@ class _Layer:
             total += _core.class_rows(x, target, weights, self.smoothing, scale, loss, products, self.weight_sums, gt)
             if gt is not None and self.rows is not None:
                 self.gt[rows] = gt
-            for c, w in self.tiles(not self.halves) if products else ():
-                self.add(c, r, w, given if self.halves else h, x[:, c])
+            for c, w in self.tiles() if products else ():
+                self.add(c, r, w, h, x[:, c])
         return total
 
     def by_tiles(self, losses, products):
@@ -329,21 +328,20 @@ class _Layer:
     def products(self, state, factors):
         """For each tile of classes and of rows: (classes, rows, their weights and hidden vectors, logits seen by `state`, or their gradient)."""
         logits = np.empty(min(_ROWS, len(self.labels)) * self.across, self.dtype)
-        ready = not self.short or (factors is not None and not self.halves)
-        for c, w in self.tiles(ready):
+        for c, w in self.tiles():
             bias, weights = (None if a is None else a[c] for a in (self.bias, self.weights))
             for r, rows, given in self.parts(_ROWS):
-                h = _core.ready(given, self.dtype) if ready else given
+                h = given if self.short else _core.ready(given, self.dtype)
                 x = logits[: len(h) * len(w)].reshape(len(h), len(w))
-                self.multiply(x, given if self.short else h, self.matrix[c] if self.short else w)
+                self.multiply(x, h, w)
                 target = None if self.probabilities is None else _core.ready(self.probabilities[rows, c], self.dtype)
                 factor = None if factors is None else factors[:, r]
                 _core.tile(x, bias, weights, self.labels[r], c.start, self.smoothing, state[:, r], factor, target, self.classes)
                 yield c, r, w, h, x
 
     def add(self, c, r, w, h, g):
-        """Adds the share of logits' gradient to the gradients by hidden vectors, weights and bias: w and h as they are for `halves`, else ready."""
-        add_product = _core.add_product if self.halves else _add_product
+        """Adds the share of logits' gradient to the gradients by hidden vectors, weights and bias: w and h as they are for `short`, else ready."""
+        add_product = _core.add_product if self.short else _add_product
         if self.gx is not None:
             add_product(self.gx[r], g, w, c.start == 0)
         if self.gw is not None:

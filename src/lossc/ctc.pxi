@@ -351,17 +351,17 @@ cdef int ctc_scale(CtcCall call, Request request, int mode, bint by_length) exce
     """Factors of the samples' gradients; by_length: a mean over samples is one of losses by label."""
     cdef Py_ssize_t n, N = call.job.N
     cdef double upstream = 1
-    cdef cnp.ndarray each = None
+    cdef cnp.ndarray scales = None
     if request.upstream is not None:
         if mode == 0:
-            each = as_array(request.upstream, "grad_output")
+            scales = as_array(request.upstream, "grad_output")
             shape = (N,) if call.batched else ()
-            check_broadcast(each, shape, "grad_output")
-            each = np.array(np.broadcast_to(each, (N,)), np.float64)
+            check_broadcast(scales, shape, "grad_output")
+            scales = np.array(np.broadcast_to(scales, (N,)), np.float64)
         else:
             upstream = upstream_scalar(request)
     for n in range(N):
-        call.scale[n] = (<double *>cnp.PyArray_DATA(each))[n] if each is not None else upstream
+        call.scale[n] = (<double *>cnp.PyArray_DATA(scales))[n] if scales is not None else upstream
         if mode == 1:
             call.scale[n] /= <double>N * (max(call.lengths[n], 1) if by_length else 1)
     return 0
@@ -404,11 +404,11 @@ def ctc_loss(object log_probs, object targets, object input_lengths, object targ
     elif not call.batched and ao is None:
         result = scalar(loss[0], wide)
     else:
-        each = copied(loss, N)
+        losses = copied(loss, N)
         if ao is None:
             ao = fresh(1, <cnp.npy_intp *>&call.job.N, wide)
         with np.errstate(over="ignore"):
-            ao[...] = each if call.batched else each[0]
+            ao[...] = losses if call.batched else losses[0]
         result = ao
     return result if request is None else request.outcome(result, (g,))
 
@@ -785,11 +785,11 @@ def rnnt_loss(object logits, object targets, object logit_lengths, object target
     finally:
         free(memory)
     if mode == 0:
-        each = copied(loss, job.N)
+        losses = copied(loss, job.N)
         if ao is None:
             ao = fresh(1, <cnp.npy_intp *>&job.N, call.job.x_dtype == LF_F64)
         with np.errstate(over="ignore"):
-            ao[...] = each
+            ao[...] = losses
         result = ao
     else:
         result = scalar(ordered_sum(loss, job.N) / (job.N if mode == 1 else 1) if job.N or mode == 2 else float("nan"), call.job.x_dtype == LF_F64)

@@ -1055,7 +1055,8 @@ LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, ptrdiff_t b)
     const ptrdiff_t side = strips == 1 && row < 64 ? 64 / row * row : width, step = strips == 1 ? LF_CHUNK / side * side : width;
     const ptrdiff_t start = (part / pieces * j->fold + first) * row + c;
     T p[2 * LF_PARAMS], o[LF_OUTS][LF_CHUNK];
-    double sum[LF_CHUNK] = {0};
+    double sum[LF_CHUNK] = {0}, runs[LF_CHUNK] = {0};
+    int added = 0;
     NAME(elem_params)(j, p);
     for (ptrdiff_t i = 0; i < all; i += step) {
         const ptrdiff_t n = all - i < step ? all - i : step;
@@ -1065,11 +1066,16 @@ LF_CALLED NAME(elem_fold_rows)(const LfElemJob *j, ptrdiff_t b)
 #pragma omp simd
             for (ptrdiff_t k = 0; k < m; k++)
                 sum[k] += g[l + k];
+            if (++added % 16 == 0)
+                lf_add_run(sum, runs, (int)side);
         }
     }
+    for (ptrdiff_t k = 0; k < side; k++)
+        sum[k] += runs[k];
     for (ptrdiff_t k = width; k < side; k++)
         sum[k % width] += sum[k];
-    memcpy(j->folded + part * row + c, sum, (size_t)width * sizeof *sum);
+    for (ptrdiff_t k = 0; k < width; k++)
+        j->folded[(part / pieces * row + c + k) * pieces + part % pieces] = sum[k];
 }
 
 /* Gradient by a broadcast argument: the job's dimensions are ordered so that each run of `fold` elements, or rows of `inner`, share one element of

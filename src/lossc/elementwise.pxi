@@ -2,6 +2,8 @@
 
 LOSSES = {lf_loss_names[i].decode(): i for i in range(lf_loss_count)}
 
+cdef Py_ssize_t FOLD_ROOM = 1 << 16    # numbers in hand of the gradients by broadcast arguments, before they are added up: 512 KB
+
 
 cdef void elem_block(const void *job, Py_ssize_t i, int thread) noexcept nogil:
     K.elem_block(<const LfElemJob *>job, i)
@@ -520,7 +522,7 @@ cdef class Elementwise:
         of its own after all of these."""
         cdef LfElemJob job = base[0]
         cdef int ndim = len(shape), lead = ndim - cnp.PyArray_NDIM(g), d, last, i = 0
-        cdef Py_ssize_t outer, pieces, blocks
+        cdef Py_ssize_t outer, pieces, blocks, most
         cdef tuple kept = tuple([d for d in range(ndim) if d >= lead and cnp.PyArray_DIM(g, d - lead) == shape[d]])
         cdef tuple summed = tuple([d for d in range(ndim) if d not in kept])
         write_nothing(&job)
@@ -540,18 +542,19 @@ cdef class Elementwise:
         self.merged(&job, False)
         outer = job.size // (job.fold * job.inner)
         if job.inner > 1:
-            job.fold_rows = max(128, 2 * LF_ELEM_PIECE // job.inner)
+            most = max(1, FOLD_ROOM // (outer * job.inner))
+            job.fold_rows = max(128, 2 * LF_ELEM_PIECE // job.inner, (job.fold + most - 1) // most)
             pieces = (job.fold + job.fold_rows - 1) // job.fold_rows
             blocks = outer * pieces * ((job.inner + LF_CHUNK - 1) // LF_CHUNK)
         else:
             pieces = 1 if job.fold <= LF_ELEM_PIECE else (job.fold + LF_ELEM_PIECE - 1) // LF_ELEM_PIECE
             blocks = outer * pieces if pieces > 1 else (outer + LF_ELEM_PIECE // job.fold - 1) // (LF_ELEM_PIECE // job.fold)
-        folded = np.empty((outer, pieces, job.inner), np.float64)
+        folded = np.empty((outer, job.inner, pieces), np.float64)
         job.folded, job.fold_arg = <double *>cnp.PyArray_DATA(<cnp.ndarray>folded), slot
         with nogil:
             each(elem_fold, &job, 0, blocks, threads_for(blocks, 3))
         with np.errstate(over="ignore", invalid="ignore"):
-            g[...] = (folded.sum(axis=1) if pieces > 1 else folded).reshape(shape_of(g)) / divisor
+            g[...] = (folded.sum(axis=2) if pieces > 1 else folded).reshape(shape_of(g)) / divisor
         return 0
 
     cdef int raise_bad(self, Py_ssize_t code, tuple shape, cnp.ndarray ax, cnp.ndarray ay, cnp.ndarray az, bint lifted) except -1:

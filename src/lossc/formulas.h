@@ -679,7 +679,7 @@ static inline VG NAME(lf_poisson)(T x, T y, T eps)
 }
 
 /* Poisson, x the logarithm of the rate.  e = exp(x):  v = e - y x,  gx = e - y,  gy = -x,  hx = e.
- * e = inf wins over y x, of a finite y; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
+ * e = inf wins over y x, unless y is inf; y = 0 gives e.  2.6 ulp while |v| > e/16: the terms may cancel, and e is known to 2^-28; full: 1.3 ulp. */
 static inline VG NAME(lf_poisson_log)(T x, T y)
 {
     T e = NAME(lf_exp_quick)(x), top = NAME(lf_exp_finite)(x), yx = y == 0 ? 0 : y * top;

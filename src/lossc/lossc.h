@@ -63,7 +63,7 @@ typedef struct {
     ptrdiff_t fold;       /* elem_fold: length of the runs over which the gradient by a broadcast argument is summed */
     ptrdiff_t inner;      /* elem_fold: if above 1, these are runs of rows of so many elements, of which each has a sum of its own; */
     ptrdiff_t fold_rows;  /* so many of them are summed in a piece */
-    double *folded;       /* elem_fold: one partial sum per run, piece and element of a row */
+    double *folded;       /* elem_fold: one partial sum per run, element of a row and piece */
     int fold_arg;         /* elem_fold: whose gradient, 3: the weight's, -1: the value */
     int stream;           /* outputs go past the caches, by chunks of which none is bad */
     double *sum, *mass;   /* per block: of w v, and of the weights that count (either may be NULL) */

@@ -161,6 +161,8 @@ static void NAME(label_block)(const LfRowJob *j, ptrdiff_t b)
 #pragma omp simd
             for (int k = 0; k < LF_LANES; k++)
                 block.mass[k] += r.wt[l + k];
+        if ((i + LF_W) % LF_ROWS_RUN == 0)
+            lf_row_run_end(&block);
     }
     lf_block_end(j, &block, block.end);
 }

@@ -49,7 +49,7 @@ cdef int run_pieces(LfRowJob *job, int threads) except -1:
 cdef Py_ssize_t span_of(const LfRowJob *job, Py_ssize_t blocks, Py_ssize_t threads) noexcept:
     """How many blocks are worked on at once: of larger rows that are columns as many as fill two lines of a cache, but as many for each thread."""
     cdef Py_ssize_t step, rows, spans
-    if job.ndim == 0 or job.c <= LF_SMALL_C or job.c > LF_PIECE or job.op == LF_NLL or job.gw != NULL:
+    if blocks == 0 or job.ndim == 0 or job.c <= LF_SMALL_C or job.c > LF_PIECE or job.op == LF_NLL or job.gw != NULL:
         return 1
     step = abs(job.x.stride[job.ndim - 1])
     rows = min(max(16, 128 // max(step, 1)), LF_W)

@@ -1,4 +1,4 @@
-# Threads and instruction sets: settings of the process, and the one loop that runs a job's tasks.
+# Threads and instruction sets: settings of the process, and the loop that runs a job's tasks.
 
 from cython.parallel cimport prange, threadid
 
@@ -131,8 +131,8 @@ ctypedef Py_ssize_t (*Extent)(const void *job, Py_ssize_t tasks) noexcept nogil 
 
 cdef int add_blocks(Task task, const void *job, Py_ssize_t tasks, Py_ssize_t band, Extent extent, int threads, double **sum, double **mass,
                     Py_ssize_t **bad, Totals *totals) except -1:
-    """Run a job's tasks and add up, in order, what their blocks leave: in the job's `sum` and `mass`, NULL where not wanted, and `bad`. Bands of so
-    many tasks are successive blocks, no more than LF_PARTS, which is for how many there is room."""
+    """Run a job's tasks and add up, in order, what their blocks leave: in the job's `sum` and `mass`, NULL where not wanted, and `bad`. Every `band`
+    tasks are whole successive blocks, at most LF_PARTS of them: the parts of more are not kept at a time."""
     totals.sum, totals.mass, totals.bad = 0, 0, -1
     if tasks != 1 or extent(job, 1) != 1:
         return add_many(task, job, tasks, band, extent, threads, sum, mass, bad, totals)

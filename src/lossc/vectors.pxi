@@ -6,9 +6,6 @@ VECTOR_LOSSES = {
 }
 
 
-cdef Py_ssize_t FOLD_ROOM = 1 << 16    # numbers of the gradients that fold_vectors adds up at a time, 512 KB
-
-
 cdef void vector_share(const void *at, Py_ssize_t i, int thread) noexcept nogil:
     """Blocks that share sums by class."""
     cdef Py_ssize_t b
@@ -471,9 +468,11 @@ def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore
     cdef bint probabilities = is_float(dtype_code(at)) and shape_of(at) == shape + (classes,)
     cdef bint beyond = dtype_code(at) == LF_U64
     cdef Py_ssize_t i, counted = 0
-    cdef int64_t ignored = 0, y, *label, *row
+    cdef int64_t ignored = 0, y
+    cdef int64_t *label
+    cdef int64_t *row
     cdef const char *mask = NULL
-    cdef double mass = 0
+    cdef Sum mass = Sum(0, 0)
     if not probabilities and not is_integer(dtype_code(at)):
         raise TypeError(f"target: expected integer class indices of shape {shape} or class probabilities of shape {shape + (classes,)}, "
                         f"got dtype {at.dtype} and shape {shape_of(at)}")
@@ -504,9 +503,9 @@ def checked_target(object target, tuple shape, Py_ssize_t classes, object ignore
             bad_label(i, at, shape, classes)
         label[counted], row[counted] = y, i
         counted += 1
-        mass += 1 if probabilities or weight is None else (<double *>cnp.PyArray_DATA(weight))[y]
+        add(&mass, 1 if probabilities or weight is None else (<double *>cnp.PyArray_DATA(weight))[y])
     rows, labels = (None, labels) if counted == cnp.PyArray_SIZE(labels) else (rows[:counted], labels[:counted])
-    return rows, labels, mass, at if probabilities else None, probabilities and dtype_code(at) == LF_F64
+    return rows, labels, mass.sum + mass.rest, at if probabilities else None, probabilities and dtype_code(at) == LF_F64
 
 
 def checked_class_weights(object weight, Py_ssize_t classes):

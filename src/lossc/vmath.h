@@ -176,8 +176,8 @@ static inline T NAME(lf_exp_quick)(T x)
     return x > EXP_HI ? T_INF : y;
 }
 
-/* x, or 0 where exp(x) is infinite */
-static inline T NAME(lf_exp_finite)(T x) { return x > EXP_LAST ? 0 : x; }
+/* x, or 1 where exp(x) is infinite */
+static inline T NAME(lf_exp_finite)(T x) { return x > EXP_LAST ? 1 : x; }
 
 /* exp(-a) as hi + lo, hi within an ulp and the sum some 2^-3 of one, for a >= 0; for a < 0 down to exp's overflow, NaN or inf beyond. */
 static inline NAME(LfPair) NAME(lf_exp_pair)(T a)
